@@ -1,0 +1,58 @@
+# Two commands do everything on a machine with python3 >= 3.11, make and git:
+#   make demo    the main job, end to end          make test    every check and every test
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Wheels only: no compiler is needed. The two named come as source, and are pure Python.
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+          --no-build-isolation --only-binary=:all: --no-binary=varint,python-baseconv
+
+.PHONY: demo test check fast clients netns bench lock clean
+
+demo: $(VENV)/run.stamp
+	@$(BIN)/meshsat demo $(ARGS)
+
+test: check
+	$(BIN)/pytest $(ARGS)
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fast: $(VENV)/dev.stamp
+	$(BIN)/pytest -m "not clients and not netns and not slow" $(ARGS)
+
+$(VENV)/python.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "meshsat needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	  { echo "$(PYTHON) cannot make an environment (no ensurepip). On Debian: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# setuptools first: it builds the pure-Python sources below, from this list and not from the network.
+$(VENV)/setuptools.stamp: requirements/run.lock $(VENV)/python.stamp
+	sed -n '/^setuptools==/,/[^\\]$$/p' requirements/run.lock > $(VENV)/setuptools.lock
+	$(PIP) -r $(VENV)/setuptools.lock
+	@touch $@
+
+$(VENV)/run.stamp: requirements/run.lock pyproject.toml $(VENV)/setuptools.stamp
+	@echo "Installing the locked dependencies into $(VENV) (about half a minute) ..."
+	$(PIP) -r requirements/run.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.lock $(VENV)/run.stamp
+	$(PIP) -r requirements/dev.lock
+	@touch $@
+
+lock:  ## compile the locked lists anew (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	  --override requirements/override.txt requirements/run.in -o requirements/run.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	  --override requirements/override.txt requirements/dev.in -o requirements/dev.lock
+
+clean:
+	rm -rf $(VENV) build *.egg-info

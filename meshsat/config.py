@@ -1,0 +1,148 @@
+"""Every setting and every limit of a node, with its unit. Nothing else in the tree holds one.
+
+Order, strongest first: command line flags, `MESHSAT_*` environment, the TOML file, the defaults here.
+Nested keys are joined by two underscores in the environment: `MESHSAT_UPLINK__ENABLED=false`.
+Secrets are never values here, only paths of files that hold them.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from meshsat.errors import ConfigError
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+"""A TCP port; 0 lets the system choose (the chosen one is told in `status`)."""
+Seconds = Annotated[float, Field(gt=0)]
+Bytes = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class UpstreamRegistry(Section):
+    """How one upstream registry is reached. A registry without an entry is reached by https, anonymously or
+    with what the Docker configuration holds for it."""
+
+    host: str
+    """`HOST[:PORT]` as it stands in references."""
+    plain_http: bool = False
+    ca_file: Path | None = None
+    """PEM file of the CAs to trust for it, in place of the system's."""
+    username: str | None = None
+    password_file: Path | None = None
+
+
+class UplinkSection(Section):
+    enabled: bool = True
+    """False: this node never talks to an upstream, whatever it could reach."""
+    registries: tuple[UpstreamRegistry, ...] = ()
+    rate: Bytes = 0
+    """Bytes per second over the WAN; 0 is no cap."""
+    docker_config: Path | None = None
+    """Credentials in Docker's format. None: `$REGISTRY_AUTH_FILE`, then `~/.docker/config.json`."""
+    connect_timeout: Seconds = 10.0
+    stall_timeout: Seconds = 20.0
+    """A transfer that brings no byte for so long is broken off and resumed."""
+    attempts: Annotated[int, Field(ge=1)] = 5
+    """Tries without a byte of progress before a request counts as failed."""
+    manifest_limit: Bytes = 4 * 1024 * 1024
+
+
+class MeshSection(Section):
+    listen: str = "0.0.0.0"  # noqa: S104 - both planes refuse whoever has no pass
+    control_port: Port = 4701
+    """py-libp2p: hello, enrolment, gossip."""
+    bulk_port: Port = 4702
+    """Mutual TLS 1.3: swap sessions."""
+    mdns: bool = True
+    peers: tuple[str, ...] = ()
+    """Static peers: `/ip4/10.0.0.2/tcp/4701[/p2p/PEER]`."""
+    max_peers: Annotated[int, Field(ge=1, le=1024)] = 256
+    keepalive: Seconds = 1.0
+    silence_limit: Seconds = 3.0
+    """A peer not heard for so long is gone."""
+    gossip_interval: Seconds = 30.0
+    """Between two rounds of anti-entropy."""
+    upload_rate: Bytes = 0
+    """Bytes per second to peers; 0 is no cap."""
+
+
+class RegistrySection(Section):
+    listen: str = "127.0.0.1"
+    port: Port = 5000
+    upstream: str | None = None
+    """The upstream registry meant by a name without one: `/v2/library/pos/...` -> UPSTREAM/library/pos."""
+    resolve_timeout: Seconds = 5.0
+    """The longest that a client waits to hear whether a manifest can be had."""
+    tag_ttl: Annotated[float, Field(ge=0)] = 60.0
+    """Seconds for which a resolved tag is believed before the upstream is asked again."""
+
+
+class ApiSection(Section):
+    listen: str = "127.0.0.1"
+    port: Port = 4700
+    """`/healthz`, `/readyz`, `/metrics`: read-only. The verbs are on the Unix socket `api.sock` in data_dir."""
+
+
+class LogSection(Section):
+    level: str = "info"
+    json_lines: bool = False
+
+
+class Config(BaseSettings):
+    """The whole of it. Build with `load`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MESHSAT_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    data_dir: Path = Path("/var/lib/meshsat")
+    name: str | None = None
+    """What people call this node; the host's name by default."""
+    uplink: UplinkSection = UplinkSection()
+    mesh: MeshSection = MeshSection()
+    registry: RegistrySection = RegistrySection()
+    api: ApiSection = ApiSection()
+    log: LogSection = LogSection()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @classmethod
+    def load(cls, file: Path | None = None, **flags: Any) -> Self:
+        """Read the TOML `file` (if given), the environment and `flags` (nested dicts, strongest).
+
+        Raises `ConfigError`, one line a fault: which key, what is wrong with it, where it came from.
+        """
+        loader = type(cls.__name__, (cls,), {"model_config": {**cls.model_config, "toml_file": file}})
+        if file is not None and not file.is_file():
+            raise ConfigError(f"configuration file {file} does not exist; give another with --config")
+        try:
+            loaded: Self = loader(**flags)
+        except ValidationError as invalid:
+            faults = "; ".join(
+                f"{'.'.join(map(str, fault['loc'])) or '(top level)'}: {fault['msg']}" for fault in invalid.errors()
+            )
+            where = f"{file}, the environment or the flags" if file else "the environment or the flags"
+            raise ConfigError(f"configuration in {where}: {faults}") from None
+        except ValueError as malformed:  # TOML syntax
+            raise ConfigError(f"configuration file {file} is not valid TOML: {malformed}") from None
+        return loaded

@@ -1,0 +1,82 @@
+"""What a node tells about itself: the snapshot that the CLI, the API and the dashboard show."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkStatus:
+    enabled: bool
+    up: bool | None
+    """None: not tried yet."""
+    last_error: str | None = None
+    rate: int = 0
+    """Bytes per second; 0 is no cap."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    peer: str
+    name: str
+    site: str
+    state: str
+    """connected, dialling, known or refused."""
+    plane: str | None
+    """tls or libp2p; None when not connected."""
+    addresses: tuple[str, ...]
+    uplink: bool
+    bytes_in: int
+    bytes_out: int
+    rtt: float | None
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferStatus:
+    blob: str
+    have_bytes: int
+    total_bytes: int
+    sources: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStatus:
+    reference: str
+    digest: str
+    size: int
+    """Bytes of all blobs and manifests behind it."""
+    have_bytes: int
+    complete: bool
+    resolved_at: float
+    """Unix time at which an upstream last said so."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    peer: str
+    name: str
+    fleet: str | None
+    site: str | None
+    version: str
+    uptime: float
+    wan_bytes_in: int
+    wan_bytes_out: int
+    lan_bytes_in: int
+    lan_bytes_out: int
+    blobs: int
+    blob_bytes: int
+    images: int
+    peers: int
+    uplink: UplinkStatus
+    registry_address: str | None
+    control_addresses: tuple[str, ...] = ()
+    bulk_addresses: tuple[str, ...] = ()
+    transfers: tuple[TransferStatus, ...] = ()
+    problems: tuple[str, ...] = field(default=())
+    """What an operator should do something about, in plain words."""
+
+
+def as_json(snapshot: Any) -> dict[str, Any]:
+    """The JSON object of one snapshot dataclass: its fields, by name."""
+    return asdict(snapshot)
