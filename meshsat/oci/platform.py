@@ -1,0 +1,37 @@
+"""Platform: what an image runs on (OCI image-spec 1.1, image-index.md). Kept as written, not normalised."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from meshsat.errors import InvalidInputError
+from meshsat.oci import fields
+
+_KNOWN = frozenset({"os", "architecture", "variant", "os.version", "os.features"})
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    os: str
+    architecture: str
+    variant: str | None = None
+    os_version: str | None = None
+    os_features: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def parse_untrusted(cls, value: object) -> Self:
+        """From the JSON object of a descriptor. Raises `InvalidInputError`."""
+        if not isinstance(value, dict):
+            raise InvalidInputError("platform: not an object")
+        return cls(
+            os=fields.take_text(value, "os", 255) or "",
+            architecture=fields.take_text(value, "architecture", 255) or "",
+            variant=fields.take_text(value, "variant", 255),
+            os_version=fields.take_text(value, "os.version", 255),
+            os_features=fields.take_texts(value, "os.features"),
+            extra=fields.unknown_fields(value, _KNOWN),
+        )
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
