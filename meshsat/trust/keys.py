@@ -7,7 +7,7 @@ be read back out of the peer id: whoever knows the name can check the signature,
 Keys are made from the operating system's randomness. Where they are kept is `mesh/identity.py`'s business.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NewType, Self
 
 from cryptography.exceptions import InvalidSignature
@@ -39,7 +39,7 @@ _PEM_LIMIT = 4096
 class NodeKey:
     """A private key. Its `repr` shows the peer id only."""
 
-    _private: Ed25519PrivateKey
+    private: Ed25519PrivateKey = field(repr=False, compare=False)
     peer_id: PeerId
 
     @classmethod
@@ -63,22 +63,15 @@ class NodeKey:
         return cls.from_private(private)
 
     def to_pem(self) -> bytes:
-        return self._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return self.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     def sign(self, data: bytes) -> bytes:
         """64 bytes, RFC 8032. What is signed should begin with a context string: see `envelope.py`."""
-        return self._private.sign(data)
-
-    @property
-    def private(self) -> Ed25519PrivateKey:
-        return self._private
+        return self.private.sign(data)
 
     @property
     def public(self) -> Ed25519PublicKey:
-        return self._private.public_key()
-
-    def __repr__(self) -> str:
-        return f"NodeKey({self.peer_id})"
+        return self.private.public_key()
 
 
 def peer_id_of(public: Ed25519PublicKey) -> PeerId:

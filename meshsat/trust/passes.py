@@ -17,7 +17,7 @@ What is not here: TLS, files, revocation.
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
 from functools import lru_cache
@@ -102,7 +102,7 @@ class Pass:
     not_before: float
     """Unix seconds, as `not_after`."""
     not_after: float
-    chain: tuple[bytes, ...]
+    chain: tuple[bytes, ...] = field(repr=False)
     """DER, the node's certificate first, then the enroller's if there is one; without the root."""
 
 
@@ -272,8 +272,10 @@ def parse_root_untrusted(der: bytes) -> Root:
     return Root(fleet, certificate)
 
 
-def verify_pass_untrusted(chain: Sequence[bytes], root: bytes, now: float) -> Pass:
+def verify_pass_untrusted(chain: Sequence[bytes], root: bytes, now: float | None) -> Pass:
     """Check a chain of DER certificates, the pass first, against the fleet's `root` at `now` (Unix seconds).
+
+    With `now` None everything but the time is checked: for reading one's own pass, never a peer's.
 
     The root itself may be in the chain (TLS puts it there) and does not count. Raises `PassError`.
     """
@@ -296,7 +298,7 @@ def verify_pass_untrusted(chain: Sequence[bytes], root: bytes, now: float) -> Pa
     )
 
 
-def verify_enroller_untrusted(certificate: bytes, root: bytes, now: float) -> PeerId:
+def verify_enroller_untrusted(certificate: bytes, root: bytes, now: float | None) -> PeerId:
     """Check that an enroller's (or the root's own) certificate may issue passes of this fleet at `now`.
 
     Returns the peer id of its key. Raises `PassError`.
@@ -305,14 +307,13 @@ def verify_enroller_untrusted(certificate: bytes, root: bytes, now: float) -> Pe
     if certificate == root:
         _check_time(anchor.certificate, now)
         return peer_id_of(_key(anchor.certificate))
-    issuer, above, _ = _verify_chain_untrusted((certificate,), root, now)
-    del above
+    issuer, _, _ = _verify_chain_untrusted((certificate,), root, now)
     with _malformed("the enroller's certificate"):
         return _check_enroller_untrusted(issuer, anchor.fleet)
 
 
 def _verify_chain_untrusted(
-    chain: Sequence[bytes], root: bytes, now: float
+    chain: Sequence[bytes], root: bytes, now: float | None
 ) -> tuple[x509.Certificate, list[x509.Certificate], Root]:
     """Signatures, times and the right to issue, from the first certificate up to the root."""
     anchor = _root(root)
@@ -363,7 +364,9 @@ def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> No
         raise PassError(PassFault.FOREIGN, "it was issued by somebody else") from None
 
 
-def _check_time(certificate: x509.Certificate, now: float) -> None:
+def _check_time(certificate: x509.Certificate, now: float | None) -> None:
+    if now is None:
+        return
     if now < certificate.not_valid_before_utc.timestamp():
         begin = certificate.not_valid_before_utc
         raise PassError(PassFault.NOT_YET, f"from {begin:%Y-%m-%d} on; are the clocks right?")

@@ -1,0 +1,207 @@
+"""Who this node is, as files: `DATA/identity/`, directory mode 0700, every file 0600.
+
+  node.key      the node's private key (PKCS #8 PEM); also an enroller's, whose certificate is for the same
+  key root.crt      the fleet's root certificate (PEM)
+  pass.crt      the pass's chain, the node's certificate first (PEM). Written last: with it the node is a
+  member enroller.crt  only on machines that may enrol others
+  root.key      only where `meshsat init` ran: the fleet's root key. Copy it to a safe place; it makes
+  enrollers
+
+Every file is replaced atomically, so a crash leaves the old or the new. Whether the pass is still valid
+today is not judged here: a node whose pass has run out still serves what it holds to the machines around it.
+"""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from meshsat.errors import ConfigError, InvalidInputError
+from meshsat.trust.keys import NodeKey
+from meshsat.trust.passes import (
+    ENROLLER,
+    NODE,
+    Issuer,
+    Pass,
+    Subject,
+    issue_enroller,
+    issue_pass,
+    make_root,
+    verify_enroller_untrusted,
+    verify_pass_untrusted,
+)
+
+NODE_KEY = "node.key"
+ROOT_CERTIFICATE = "root.crt"
+PASS = "pass.crt"  # noqa: S105 - a file's name
+ENROLLER_CERTIFICATE = "enroller.crt"
+ROOT_KEY = "root.key"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A member of a fleet: us."""
+
+    key: NodeKey
+    member: Pass
+    """Our own pass."""
+    root: bytes = field(repr=False)
+    """The fleet's root certificate, DER."""
+    enroller: bytes | None = field(default=None, repr=False)
+    """DER; with it this node enrols others."""
+    directory: Path | None = None
+    """Where the files are. None: an identity of a test, in memory only."""
+
+    @property
+    def chain(self) -> tuple[bytes, ...]:
+        return self.member.chain
+
+    @property
+    def issuer(self) -> Issuer | None:
+        return Issuer(self.key, self.enroller) if self.enroller is not None else None
+
+    def root_issuer(self) -> Issuer | None:
+        """The fleet's root, where its key is on this machine. Raises `ConfigError`."""
+        if self.directory is None or not (self.directory / ROOT_KEY).exists():
+            return None
+        return Issuer(_read_key(self.directory / ROOT_KEY), self.root)
+
+
+def identity_dir(data_dir: Path) -> Path:
+    return data_dir / "identity"
+
+
+def is_member(data_dir: Path) -> bool:
+    """Whether this data directory belongs to a member of some fleet."""
+    return (identity_dir(data_dir) / PASS).exists()
+
+
+def load(data_dir: Path) -> Identity:
+    """Read the identity. Raises `ConfigError` with what to do about it."""
+    directory = identity_dir(data_dir)
+    if not is_member(data_dir):
+        raise ConfigError(
+            f"{data_dir} belongs to no fleet yet; "
+            "make one with `meshsat init`, or join one with `meshsat join TOKEN`"
+        )
+    key = _read_key(directory / NODE_KEY)
+    roots = _read_certificates(directory / ROOT_CERTIFICATE)
+    chain = _read_certificates(directory / PASS)
+    try:
+        member = verify_pass_untrusted(chain, roots[0], None)
+    except InvalidInputError as fault:
+        raise ConfigError(f"{directory / PASS}: {fault}; restore it, or join the fleet again") from None
+    if member.peer != key.peer_id:
+        raise ConfigError(f"{directory / PASS} is not for the key in {NODE_KEY}; restore it, or join again")
+    enroller = directory / ENROLLER_CERTIFICATE
+    certificate = _read_certificates(enroller)[0] if enroller.exists() else None
+    return Identity(key, member, roots[0], certificate, directory)
+
+
+def init_fleet(data_dir: Path, fleet_name: str, site: str, node_name: str, now: float) -> Identity:
+    """Make a fleet, and this machine its first member, who can enrol others. `now` in Unix seconds.
+
+    Raises `ConfigError` where there is a member already, or a name is not allowed.
+    """
+    if is_member(data_dir):
+        raise ConfigError(f"{data_dir} is a member of fleet {load(data_dir).member.fleet} already")
+    key = node_key(data_dir)
+    root_key = NodeKey.generate()
+    subject = Subject(key.peer_id, site, node_name, frozenset({NODE, ENROLLER}))
+    try:
+        root = Issuer(root_key, make_root(root_key, fleet_name, now))
+        enroller = issue_enroller(root, subject, now)
+        chain = issue_pass(root, subject, now)
+    except InvalidInputError as fault:
+        raise ConfigError(str(fault)) from None
+    _write(identity_dir(data_dir) / ROOT_KEY, root_key.to_pem())
+    return accept_pass(data_dir, root.certificate, chain, enroller)
+
+
+def node_key(data_dir: Path) -> NodeKey:
+    """This machine's key; made at the first call. Raises `ConfigError`."""
+    path = identity_dir(data_dir) / NODE_KEY
+    if not path.exists():
+        _write(path, NodeKey.generate().to_pem())
+    return _read_key(path)
+
+
+def accept_pass(
+    data_dir: Path, root: bytes, chain: Sequence[bytes], enroller: bytes | None = None
+) -> Identity:
+    """Keep a pass for this machine's key (and an enroller's certificate), and become a member by it.
+
+    A member gets a newer pass of its own fleet in this way too. Raises `ConfigError`.
+    """
+    directory = identity_dir(data_dir)
+    key = node_key(data_dir)
+    try:
+        member = verify_pass_untrusted(chain, root, None)
+        issuer = member.peer if enroller is None else verify_enroller_untrusted(enroller, root, None)
+    except InvalidInputError as fault:
+        raise ConfigError(f"the pass offered is of no use: {fault}") from None
+    if not member.peer == issuer == key.peer_id:
+        raise ConfigError(f"the pass offered is for {member.peer}, this machine is {key.peer_id}")
+    if is_member(data_dir) and load(data_dir).root != root:
+        raise ConfigError(
+            f"{data_dir} is a member of fleet {load(data_dir).member.fleet}; to leave it, remove {directory}"
+        )
+    _write(directory / ROOT_CERTIFICATE, _pem([root]))
+    if enroller is not None:
+        _write(directory / ENROLLER_CERTIFICATE, _pem([enroller]))
+    _write(directory / PASS, _pem(member.chain))
+    return load(data_dir)
+
+
+def _read_key(path: Path) -> NodeKey:
+    try:
+        mode = path.stat().st_mode
+        if mode & 0o077:
+            raise ConfigError(f"{path} can be read by others (mode {mode & 0o777:o}); run: chmod 600 {path}")
+        return NodeKey.from_pem(path.read_bytes())
+    except OSError as fault:
+        raise ConfigError(f"{path} cannot be read: {fault.strerror}") from None
+    except InvalidInputError as fault:
+        raise ConfigError(f"{path}: {fault}; restore it, or remove the directory and join again") from None
+
+
+def _read_certificates(path: Path) -> list[bytes]:
+    try:
+        certificates = x509.load_pem_x509_certificates(path.read_bytes())
+        return [certificate.public_bytes(Encoding.DER) for certificate in certificates]
+    except OSError as fault:
+        raise ConfigError(f"{path} cannot be read: {fault.strerror}; restore it, or join again") from None
+    except ValueError:
+        raise ConfigError(f"{path} holds no certificate in PEM; restore it, or join again") from None
+
+
+def _pem(certificates: Sequence[bytes]) -> bytes:
+    return b"".join(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM) for der in certificates)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Put `data` at `path`, mode 0600, whole or not at all. Raises `ConfigError`."""
+    try:
+        path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600 from the start
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        except OSError:
+            Path(name).unlink(missing_ok=True)
+            raise
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as fault:
+        raise ConfigError(f"{path} cannot be written: {fault.strerror}; who owns the directory?") from None
