@@ -55,6 +55,14 @@ class UplinkSection(Section):
     attempts: Annotated[int, Field(ge=1)] = 5
     """Tries without a byte of progress before a request counts as failed."""
     manifest_limit: Bytes = 4 * 1024 * 1024
+    connections: Annotated[int, Field(ge=1, le=256)] = 16
+    """The most blob requests at a time to the registries that share a CA; more wait their turn."""
+    backoff: Seconds = 0.25
+    """Before the second try; doubled for each further one, up to `backoff_limit`, and jittered."""
+    backoff_limit: Seconds = 10.0
+    """Also the longest `Retry-After` that a request sits out; a longer one fails it at once."""
+    helper_timeout: Seconds = 10.0
+    """For a Docker credential helper to answer."""
 
 
 class MeshSection(Section):
@@ -90,7 +98,24 @@ class RegistrySection(Section):
 class ApiSection(Section):
     listen: str = "127.0.0.1"
     port: Port = 4700
-    """`/healthz`, `/readyz`, `/metrics`: read-only. The verbs are on the Unix socket `api.sock` in data_dir."""
+    """`/healthz`, `/readyz`, `/metrics`: read-only. The verbs are on the Unix socket `data_dir`/api.sock."""
+
+
+class HttpSection(Section):
+    """What the clients of the registry, and those of the API, may take."""
+
+    max_connections: Annotated[int, Field(ge=1)] = 512
+    """At once. Beyond it the connection that waits longest for its next request makes room."""
+    header_limit: Annotated[int, Field(ge=1024)] = 32 * 1024
+    """Bytes of a request's line and header fields."""
+    header_timeout: Seconds = 10.0
+    """From the first byte of a request to the end of its header; also for each further read of its body."""
+    idle_timeout: Seconds = 75.0
+    """How long a connection may wait for its next request."""
+    send_timeout: Seconds = 60.0
+    """In which a client must take 64 KiB; a slower one is cut off."""
+    grace: Seconds = 1.0
+    """What a response under way gets to finish when the node stops."""
 
 
 class LogSection(Section):
@@ -112,6 +137,7 @@ class Config(BaseSettings):
     mesh: MeshSection = MeshSection()
     registry: RegistrySection = RegistrySection()
     api: ApiSection = ApiSection()
+    http: HttpSection = HttpSection()
     log: LogSection = LogSection()
 
     @classmethod
@@ -139,7 +165,8 @@ class Config(BaseSettings):
             loaded: Self = loader(**flags)
         except ValidationError as invalid:
             faults = "; ".join(
-                f"{'.'.join(map(str, fault['loc'])) or '(top level)'}: {fault['msg']}" for fault in invalid.errors()
+                f"{'.'.join(map(str, fault['loc'])) or '(top level)'}: {fault['msg']}"
+                for fault in invalid.errors()
             )
             where = f"{file}, the environment or the flags" if file else "the environment or the flags"
             raise ConfigError(f"configuration in {where}: {faults}") from None

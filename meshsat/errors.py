@@ -24,6 +24,11 @@ class NotFoundError(MeshsatError):
 class UnavailableError(MeshsatError):
     """It may exist, but nobody who has it can be reached now. Trying again later may help."""
 
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds after which the other side wants to be asked again, if it said so."""
+
 
 class DeniedError(MeshsatError):
     """The other side knows us and refuses, or we refuse it: credentials, pass, policy."""
