@@ -16,19 +16,32 @@ class Metrics:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"meshsat_{name}", text, labels, registry=self.registry)
 
-        self.wan_in = counter("wan_received_bytes", "Bytes received over the uplink, all protocols and headers.")
+        self.wan_in = counter(
+            "wan_received_bytes", "Bytes received over the uplink, all protocols and headers."
+        )
         self.wan_out = counter("wan_sent_bytes", "Bytes sent over the uplink, all protocols and headers.")
-        self.wan_requests = counter("wan_requests", "Requests sent to upstream registries.", "kind", "outcome")
+        self.wan_requests = counter(
+            "wan_requests", "Requests sent to upstream registries.", "kind", "outcome"
+        )
         self.lan_in = counter("lan_received_bytes", "Bytes received from peers on the bulk plane.")
         self.lan_out = counter("lan_sent_bytes", "Bytes sent to peers on the bulk plane.")
         self.chunks_in = counter("chunks_received", "Chunks received from peers, by outcome.", "outcome")
         self.chunks_out = counter("chunks_sent", "Chunks sent to peers.")
-        self.duplicate_bytes = counter("duplicate_bytes", "Payload received from peers that was held already.")
+        self.duplicate_bytes = counter(
+            "duplicate_bytes", "Payload received from peers that was held already."
+        )
         self.peers = gauge("peers", "Peers with a live session.")
         self.blobs = gauge("blobs", "Blobs held whole.")
         self.blob_bytes = gauge("blob_bytes", "Bytes of the blobs held whole.")
         self.images = gauge("images", "Images held whole.")
         self.transfers = gauge("transfers", "Blobs on their way.")
         self.uplink_up = gauge("uplink_up", "1 when the last request to an upstream got an answer.")
-        self.refused = counter("refused_connections", "Connections refused for want of a valid pass.", "plane")
-        self.registry_requests = counter("registry_requests", "Requests to the embedded registry.", "kind", "status")
+        self.refused = counter(
+            "refused_connections", "Connections refused for want of a valid pass.", "plane"
+        )
+        self.registry_requests = counter(
+            "registry_requests", "Requests to the embedded registry.", "kind", "status"
+        )
+        self.registry_out = counter(
+            "registry_sent_bytes", "Payload that the embedded registry sent to its clients."
+        )

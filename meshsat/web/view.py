@@ -1,0 +1,50 @@
+"""What the node's API shows and does: the interface that node.py implements.
+
+Laws: the snapshots are cheap and never wait. Whoever stops iterating over `pull` withdraws its interest.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from meshsat.metrics import Metrics
+from meshsat.status import ImageStatus, NodeStatus, PeerStatus
+
+
+@dataclass(frozen=True, slots=True)
+class PullEvent:
+    """One line of a pull's progress. The last is `done` or `error`."""
+
+    event: Literal["progress", "done", "error"]
+    reference: str
+    have_bytes: int = 0
+    """Of all manifests and blobs behind the reference, held here by now, verified."""
+    total_bytes: int = 0
+    """0 as long as it is not known."""
+    digest: str | None = None
+    """What the reference means, as soon as that is known."""
+    message: str | None = None
+    """What went wrong, for a person (`error`)."""
+
+
+class NodeView(Protocol):
+    @property
+    def metrics(self) -> Metrics: ...
+
+    def status(self) -> NodeStatus: ...
+
+    def peers(self) -> Sequence[PeerStatus]: ...
+
+    def images(self) -> Sequence[ImageStatus]: ...
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether the node serves; if not, why, in plain words."""
+
+    def pull(self, reference: str, *, pin: bool) -> AsyncGenerator[PullEvent, None]:
+        """Bring the image here. `reference` was checked for its form.
+
+        Raises a `MeshsatError` where it cannot go on; gives `progress` at least once a second.
+        """
+
+    async def invite(self, *, uses: int, valid_seconds: float) -> str:
+        """A join token. Raises `DeniedError` where this node is no enroller."""
