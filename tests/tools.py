@@ -39,8 +39,7 @@ def miss(reason: str) -> NoReturn:
 
 def require_tool(*names: str) -> None:
     """Go on only if every one of `names` is on PATH."""
-    search = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
-    missing = [name for name in names if shutil.which(name, path=search) is None]
+    missing = [name for name in names if shutil.which(name) is None]
     if missing:
         packages = sorted({DEBIAN_PACKAGES.get(name, name) for name in missing})
         miss(f"needs {', '.join(missing)} on PATH; on Debian: apt-get install {' '.join(packages)}")

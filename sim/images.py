@@ -1,0 +1,71 @@
+"""Images to fill a registry with, as OCI image layouts on disk (image-spec, image-layout.md).
+
+Laws: the same arguments give the same bytes. Random layers are what a compressed layer looks like to the
+mesh: bytes that nothing can shrink.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CONFIG = "application/vnd.oci.image.config.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+SLICE = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """An image on disk."""
+
+    directory: Path
+    manifest: str
+    """Digest of the manifest or index that the layout's index.json names."""
+    blobs: tuple[str, ...]
+    """Digests of the layers."""
+    size: int
+    """Bytes of everything that a pull fetches: manifest, config, layers."""
+
+
+def random_image(directory: Path, layer_bytes: int, *, layers: int = 1, seed: int = 1) -> Layout:
+    """An image of `layers` layers of `layer_bytes` random bytes each. Nothing can unpack it."""
+    rng = random.Random(seed)  # noqa: S311 - noise, the same for the same seed
+    store = directory / "blobs" / "sha256"
+    store.mkdir(parents=True)
+    descriptors = [_write(store, _noise(rng, layer_bytes), LAYER) for _ in range(layers)]
+    root = {"type": "layers", "diff_ids": [layer["digest"] for layer in descriptors]}
+    config = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": root}
+    described = _write(store, _json(config), CONFIG)
+    manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": descriptors}
+    top = _write(store, _json(manifest), MANIFEST)
+    (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}', encoding="utf-8")
+    (directory / "index.json").write_text(
+        json.dumps({"schemaVersion": 2, "manifests": [top]}), encoding="utf-8"
+    )
+    size = top["size"] + described["size"] + layers * layer_bytes
+    return Layout(directory, top["digest"], tuple(layer["digest"] for layer in descriptors), size)
+
+
+def _write(store: Path, content: Iterator[bytes], media_type: str) -> dict[str, Any]:
+    digest, size = hashlib.sha256(), 0
+    unnamed = store / "unnamed"
+    with unnamed.open("wb") as file:
+        for data in content:
+            file.write(data)
+            digest.update(data)
+            size += len(data)
+    unnamed.rename(store / digest.hexdigest())
+    return {"mediaType": media_type, "digest": f"sha256:{digest.hexdigest()}", "size": size}
+
+
+def _noise(rng: random.Random, size: int) -> Iterator[bytes]:
+    for start in range(0, size, SLICE):
+        yield rng.randbytes(min(SLICE, size - start))
+
+
+def _json(value: dict[str, Any]) -> Iterator[bytes]:
+    yield json.dumps(value).encode()
