@@ -298,6 +298,28 @@ def verify_pass_untrusted(chain: Sequence[bytes], root: bytes, now: float | None
     )
 
 
+class VerifiedPasses:
+    """Chains found good, so that those seen again cost no signature checks, only one look at the time."""
+
+    def __init__(self, limit: int = 512) -> None:
+        self._limit = limit
+        self._known: dict[tuple[tuple[bytes, ...], bytes], Pass] = {}
+
+    def verify_untrusted(self, chain: Sequence[bytes], root: bytes, now: float) -> Pass:
+        """As `verify_pass_untrusted`. Raises `PassError`."""
+        key = (tuple(chain), root)
+        known = self._known.get(key)
+        if known is not None and known.not_before <= now <= known.not_after:
+            return known
+        # An issuer's certificate that ends before the pass does is caught here only on the first look;
+        # passes are issued so that they end first, and one that was not is refused by TLS.
+        member = verify_pass_untrusted(chain, root, now)
+        if len(self._known) >= self._limit:
+            self._known.pop(next(iter(self._known)))
+        self._known[key] = member
+        return member
+
+
 def verify_enroller_untrusted(certificate: bytes, root: bytes, now: float | None) -> PeerId:
     """Check that an enroller's (or the root's own) certificate may issue passes of this fleet at `now`.
 
