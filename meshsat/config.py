@@ -91,6 +91,8 @@ class RegistrySection(Section):
     """The upstream registry meant by a name without one: `/v2/library/pos/...` -> UPSTREAM/library/pos."""
     resolve_timeout: Seconds = 5.0
     """The longest that a client waits to hear whether a manifest can be had."""
+    stall_timeout: Seconds = 60.0
+    """A blob on its way to a client that gains no byte for so long is cut; clients then resume or retry."""
     tag_ttl: Annotated[float, Field(ge=0)] = 60.0
     """Seconds for which a resolved tag is believed before the upstream is asked again."""
 

@@ -25,6 +25,8 @@ class PullEvent:
     """What the reference means, as soon as that is known."""
     message: str | None = None
     """What went wrong, for a person (`error`)."""
+    code: str | None = None
+    """What went wrong, for a program (`error`): invalid, denied, not_found, unavailable, failed."""
 
 
 class NodeView(Protocol):

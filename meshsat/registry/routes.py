@@ -1,0 +1,151 @@
+"""What a client asks the registry for: a request's path and query, parsed once into a route.
+
+A name may itself hold the elements `blobs`, `manifests`, `tags` and `uploads`, so a path is read from its
+right end. A path is cut at its slashes before it is decoded: `%2f` never becomes one.
+Laws: pure; nothing of a refused path is ever looked up.
+"""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from meshsat.errors import InvalidInputError
+from meshsat.oci.digest import Digest
+from meshsat.oci.reference import (
+    DOCKER_HUB,
+    looks_like_registry,
+    parse_registry_untrusted,
+    parse_repository_untrusted,
+    parse_tag_untrusted,
+)
+from meshsat.registry.content import Name
+from meshsat.registry.errors import Code, RefusedError
+
+PATH_LIMIT = 2048
+"""Bytes of a path; the longest valid one has under 700."""
+QUERY_LIMIT = 2048
+_NUMBER = re.compile(r"[0-9]{1,9}")
+
+
+@dataclass(frozen=True, slots=True)
+class PingRoute:
+    """`/v2/` (end-1): is this a registry?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The repository that a request names."""
+
+    path: str
+    """As it stands in the path."""
+    name: Name
+    namespace: str | None
+    """The registry named by `?ns=`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRoute:
+    """`/v2/NAME/manifests/TAG-or-DIGEST` (end-3)."""
+
+    target: Target
+    reference: str | Digest
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRoute:
+    """`/v2/NAME/blobs/DIGEST` (end-2)."""
+
+    target: Target
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class TagsRoute:
+    """`/v2/NAME/tags/list?n=&last=` (end-8)."""
+
+    target: Target
+    n: int | None
+    last: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRoute:
+    """`/v2/NAME/blobs/uploads/[ID]` (end-4 to 6): known, so that a push is told what it hit."""
+
+
+Route = PingRoute | ManifestRoute | BlobRoute | TagsRoute | UploadRoute
+
+
+def parse_route_untrusted(raw_path: bytes, query: bytes) -> Route:
+    """Raises `RefusedError`: 404 for what is no endpoint, 400 for a malformed name, tag, digest or number."""
+    if len(raw_path) > PATH_LIMIT or len(query) > QUERY_LIMIT:
+        raise RefusedError(400, Code.NAME_INVALID, "the request's path or query is too long")
+    if raw_path in {b"/v2", b"/v2/"}:
+        return PingRoute()
+    root, *parts = [_decode_segment(segment) for segment in raw_path.removeprefix(b"/").split(b"/")]
+    if not raw_path.startswith(b"/") or root != "v2":
+        raise RefusedError(404, Code.UNSUPPORTED, "not an endpoint of a registry")
+    options = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+    match parts:
+        case [*name, "tags", "list"]:
+            return TagsRoute(_target(name, options), _number(options.get("n")), options.get("last"))
+        case [*name, "manifests", reference]:
+            return ManifestRoute(_target(name, options), _reference(reference))
+        case [*name, "blobs", "uploads"] | [*name, "blobs", "uploads", _]:
+            _target(name, options)
+            return UploadRoute()
+        case [*name, "blobs", digest]:
+            return BlobRoute(_target(name, options), _digest(digest))
+    raise RefusedError(404, Code.UNSUPPORTED, "not an endpoint that this registry has")
+
+
+def _decode_segment(segment: bytes) -> str:
+    """One element of the path. A slash, NUL or byte beyond ASCII in it fits no name, tag or digest."""
+    text = unquote_to_bytes(segment).decode("latin-1")
+    if not (text.isascii() and text.isprintable()) or "/" in text:
+        raise RefusedError(400, Code.NAME_INVALID, "the path holds a character that no name may hold")
+    return text
+
+
+def _target(parts: list[str], options: dict[str, str]) -> Target:
+    """`?ns=` names the registry that is meant (distribution-spec, "Registry proxying"); without it, a first
+    element that looks like a host does: so do clients tell it that cannot send `ns` (podman's mirrors)."""
+    path = "/".join(parts)
+    namespace = registry = None
+    try:
+        if "ns" in options:
+            namespace = registry = parse_registry_untrusted(options["ns"])
+            repository = path
+        elif len(parts) > 1 and looks_like_registry(parts[0]):
+            registry, repository = parse_registry_untrusted(parts[0]), "/".join(parts[1:])
+        else:
+            registry, repository = None, path
+        if registry == DOCKER_HUB and "/" not in repository:
+            repository = f"library/{repository}"
+        return Target(path, Name(registry, parse_repository_untrusted(repository)), namespace)
+    except InvalidInputError as fault:
+        raise RefusedError(400, Code.NAME_INVALID, str(fault)) from None
+
+
+def _reference(text: str) -> str | Digest:
+    if ":" in text:
+        return _digest(text)
+    try:
+        return parse_tag_untrusted(text)
+    except InvalidInputError as fault:
+        raise RefusedError(400, Code.NAME_INVALID, str(fault)) from None
+
+
+def _digest(text: str) -> Digest:
+    try:
+        return Digest.parse_untrusted(text)
+    except InvalidInputError as fault:
+        raise RefusedError(400, Code.DIGEST_INVALID, str(fault)) from None
+
+
+def _number(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not _NUMBER.fullmatch(text):
+        raise RefusedError(400, Code.PAGINATION_NUMBER_INVALID, "n must be a whole number, 0 or more")
+    return int(text)

@@ -1,0 +1,205 @@
+"""The node's API as ASGI applications: health and metrics for everybody, the verbs for the node's own user.
+
+Laws: every body but `/metrics` is JSON, every error `{"error": {"code", "message"}}`. A pull belongs to its
+request: when the client goes away, so does its interest. Who may call is decided by the socket: `create_api`
+is for the Unix socket (mode 0600), `create_public_api` for TCP. docs/reference/http.md documents each route.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from meshsat.errors import (
+    DeniedError,
+    InvalidInputError,
+    MeshsatError,
+    NotFoundError,
+    UnavailableError,
+)
+from meshsat.http.asgi import Receive, Scope, Send, cancelled_by_disconnect
+from meshsat.oci.fields import parse_object_untrusted
+from meshsat.oci.reference import Reference
+from meshsat.status import as_json
+from meshsat.web.view import NodeView, PullEvent
+
+BODY_LIMIT = 64 * 1024
+"""Bytes of a request's body."""
+MAX_USES = 10_000
+MAX_VALID_SECONDS = 366 * 24 * 3600.0
+
+FAULTS: Sequence[tuple[type[MeshsatError], int, str]] = (
+    (InvalidInputError, 400, "invalid"),
+    (DeniedError, 403, "denied"),
+    (NotFoundError, 404, "not_found"),
+    (UnavailableError, 503, "unavailable"),
+    (MeshsatError, 500, "failed"),
+)
+"""The first that fits tells the HTTP status and the code."""
+
+
+def create_public_api(view: NodeView) -> Starlette:
+    """`/healthz`, `/readyz`, `/metrics`."""
+    return _application(_public_routes(_Api(view)))
+
+
+def create_api(view: NodeView) -> Starlette:
+    """The same, and the verbs under `/api/v1/`."""
+    api = _Api(view)
+    verbs = [
+        Route("/api/v1/status", api.status),
+        Route("/api/v1/peers", api.peers),
+        Route("/api/v1/images", api.images),
+        Route("/api/v1/pull", api.pull, methods=["POST"]),
+        Route("/api/v1/invite", api.invite, methods=["POST"]),
+    ]
+    return _application([*_public_routes(api), *verbs])
+
+
+def _public_routes(api: "_Api") -> list[Route]:
+    return [
+        Route("/healthz", api.healthz),
+        Route("/readyz", api.readyz),
+        Route("/metrics", api.metrics),
+    ]
+
+
+def _application(routes: list[Route]) -> Starlette:
+    return Starlette(
+        routes=routes,
+        exception_handlers={
+            MeshsatError: _on_fault,
+            HTTPException: _on_http_error,
+            Exception: _on_defect,
+        },
+    )
+
+
+class _Api:
+    def __init__(self, view: NodeView) -> None:
+        self._view = view
+
+    async def healthz(self, _: Request) -> Response:
+        """The process answers."""
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(self, _: Request) -> Response:
+        ready, reason = self._view.ready()
+        return JSONResponse({"ready": ready, "reason": reason}, status_code=200 if ready else 503)
+
+    async def metrics(self, _: Request) -> Response:
+        return Response(generate_latest(self._view.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def status(self, _: Request) -> Response:
+        return JSONResponse(as_json(self._view.status()))
+
+    async def peers(self, _: Request) -> Response:
+        return JSONResponse({"peers": [as_json(peer) for peer in self._view.peers()]})
+
+    async def images(self, _: Request) -> Response:
+        return JSONResponse({"images": [as_json(image) for image in self._view.images()]})
+
+    async def pull(self, request: Request) -> Response:
+        body = parse_arguments_untrusted(await _read_body(request), {"reference": str, "pin": bool})
+        if "reference" not in body:
+            raise InvalidInputError('the body must be like {"reference": "docker.io/library/busybox:latest"}')
+        reference = Reference.parse_untrusted(body["reference"])
+        return _PullResponse(self._view, str(reference), pin=body.get("pin", False))
+
+    async def invite(self, request: Request) -> Response:
+        known = {"uses": int, "valid_seconds": (int, float)}
+        body = parse_arguments_untrusted(await _read_body(request), known)
+        uses, valid_seconds = body.get("uses", 1), body.get("valid_seconds", 3600)
+        if not 1 <= uses <= MAX_USES:
+            raise InvalidInputError(f"uses: must be from 1 to {MAX_USES}")
+        if not 0 < valid_seconds <= MAX_VALID_SECONDS:
+            raise InvalidInputError(f"valid_seconds: must be above 0 and at most {MAX_VALID_SECONDS:.0f}")
+        token = await self._view.invite(uses=uses, valid_seconds=float(valid_seconds))
+        return JSONResponse({"token": token})
+
+
+class _PullResponse(Response):
+    """A pull's progress as lines of JSON, each sent as it happens."""
+
+    def __init__(self, view: NodeView, reference: str, *, pin: bool) -> None:
+        super().__init__(media_type="application/x-ndjson")
+        self._view = view
+        self._reference = reference
+        self._pin = pin
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del scope
+        headers = [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+        async def say(event: PullEvent) -> None:
+            line = json.dumps(asdict(event)).encode() + b"\n"
+            await send({"type": "http.response.body", "body": line, "more_body": True})
+
+        async with cancelled_by_disconnect(receive):
+            try:
+                async with aclosing(self._view.pull(self._reference, pin=self._pin)) as events:
+                    async for event in events:
+                        await say(event)
+            except MeshsatError as fault:
+                _, code = _classify(fault)
+                await say(PullEvent("error", self._reference, message=str(fault), code=code))
+            await send({"type": "http.response.body", "body": b""})
+
+
+async def _read_body(request: Request) -> bytes:
+    """Raises `InvalidInputError` as soon as it is too long."""
+    raw = b""
+    async for part in request.stream():
+        raw += part
+        if len(raw) > BODY_LIMIT:
+            raise InvalidInputError(f"the body has more than {BODY_LIMIT} bytes")
+    return raw
+
+
+def parse_arguments_untrusted(raw: bytes, known: Mapping[str, Any]) -> dict[str, Any]:
+    """A verb's arguments: a JSON object, or nothing, with no other fields than `known`, each of its type.
+
+    Raises `InvalidInputError`.
+    """
+    body = parse_object_untrusted(raw or b"{}", "the body")
+    for key, value in body.items():
+        if key not in known:
+            raise InvalidInputError(f"{key[:64]!r} is not known here; known: {', '.join(known)}")
+        # bool is an int in Python, not in JSON.
+        if not isinstance(value, known[key]) or (isinstance(value, bool) and known[key] is not bool):
+            raise InvalidInputError(f"{key}: is of the wrong type")
+    return body
+
+
+def _classify(fault: Exception) -> tuple[int, str]:
+    return next((status, code) for kind, status, code in FAULTS if isinstance(fault, kind))
+
+
+def _error(status: int, code: str, message: str, headers: Any = None) -> JSONResponse:
+    return JSONResponse({"error": {"code": code, "message": message}}, status_code=status, headers=headers)
+
+
+async def _on_fault(_: Request, fault: Exception) -> Response:
+    status, code = _classify(fault)
+    return _error(status, code, str(fault))
+
+
+async def _on_http_error(_: Request, error: Exception) -> Response:
+    """Starlette's own: no such route, not that method."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for that type alone
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "failed")
+    return _error(error.status_code, code, error.detail, error.headers)
+
+
+async def _on_defect(_: Request, __: Exception) -> Response:
+    """A fault of ours: Starlette raises it on, and the server logs it."""
+    return _error(500, "failed", "internal error; the node's log tells more")
