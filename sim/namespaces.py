@@ -71,13 +71,16 @@ class Namespace:
     def start(
         self, *argv: str, output: IO[bytes] | int = subprocess.DEVNULL, env: Mapping[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start `argv` in here, out of reach of the terminal's Ctrl-C; whoever owns the run ends it."""
+        """Start `argv` in here, out of reach of the terminal's Ctrl-C; whoever owns the run ends it.
+
+        `env` None: that of this process.
+        """
         return subprocess.Popen(
             self.inside(*argv),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(env or {})},
+            env=env,
             start_new_session=True,
         )
 
