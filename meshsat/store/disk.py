@@ -1,0 +1,141 @@
+"""The few things that the store does to files, each bounded, each blocking; and the threads they are done in.
+
+Law: every error of the operating system leaves as `StorageError`, in words for the person who owns the disk.
+A file gets its final name only after its bytes are durable (`publish`).
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar, TypeVarTuple
+
+import trio
+
+from meshsat.errors import StorageError
+
+Buffer = bytes | bytearray | memoryview
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class Threads:
+    """Where blocking work is done: at most `count` at once. With 0 it is done on the event loop itself, which
+    tests under a mock clock need: that clock would run ahead while a thread works."""
+
+    def __init__(self, count: int) -> None:
+        self._limiter = trio.CapacityLimiter(count) if count else None
+
+    async def run(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Never given up half-way: a cancelled caller waits for the end of this bounded piece of work."""
+        if self._limiter is None:
+            await trio.lowlevel.checkpoint()
+            return work(*args)
+        return await trio.to_thread.run_sync(work, *args, limiter=self._limiter)
+
+
+@contextmanager
+def storage_errors(doing: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as fault:
+        hint = {
+            errno.ENOSPC: "; free some space on that disk, what is there stays intact",
+            errno.EDQUOT: "; raise the quota or free some space",
+            errno.EROFS: "; remount that file system for writing",
+            errno.EACCES: "; give this user the right to, or choose another data directory",
+        }.get(fault.errno or 0, "")
+        reason = fault.strerror or str(fault)
+        raise StorageError(f"cannot {doing} {path}: {reason}{hint}") from fault
+
+
+def make_directories(paths: tuple[Path, ...]) -> None:
+    for path in paths:
+        with storage_errors("make directory", path):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def create_sparse(path: Path, size: int) -> None:
+    """A file of `size` bytes that takes no space yet."""
+    with storage_errors("create", path):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(fd, size)
+        finally:
+            os.close(fd)
+
+
+def write_span(path: Path, offset: int, data: Buffer) -> None:
+    """Into a file that exists; its writing out to the disk begins, and is not waited for."""
+    with storage_errors("write", path):
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            rest, at = memoryview(data), offset
+            while rest:
+                written = os.pwrite(fd, rest, at)
+                rest, at = rest[written:], at + written
+            # Linux starts to write dirty pages out on this advice, and keeps them while it does. Otherwise a
+            # whole layer would be dirty when it is published, and its fsync take seconds.
+            os.posix_fadvise(fd, offset, len(data), os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(fd)
+
+
+def read_span(path: Path, offset: int, length: int) -> bytes:
+    """Exactly `length` bytes; a file that ends before raises `StorageError`."""
+    with storage_errors("read", path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.pread(fd, length, offset)
+            while len(data) < length:
+                more = os.pread(fd, length - len(data), offset + len(data))
+                if not more:
+                    lacking = length - len(data)
+                    raise StorageError(f"{path} ends {lacking} bytes too early: something cut it short")
+                data += more
+        finally:
+            os.close(fd)
+    return data
+
+
+def write_file(path: Path, data: Buffer) -> None:
+    """A new file with durable bytes. Its name is not durable yet."""
+    with storage_errors("write", path):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def publish(source: Path, target: Path, mode: int) -> None:
+    """Give a file its final name: bytes durable first, then the name."""
+    with storage_errors("publish", target):
+        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        source.rename(target)
+        sync_directory(target.parent)
+
+
+def sync_directory(path: Path) -> None:
+    with storage_errors("sync", path):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there."""
+    with storage_errors("remove", path):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,53 @@
+"""What the store remembers beside the bytes: values, no behaviour."""
+
+from dataclasses import dataclass
+
+from meshsat.oci.descriptor import Descriptor
+from meshsat.oci.digest import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class TagRecord:
+    """What a tag was found to mean, when, and by whom."""
+
+    registry: str
+    repository: str
+    tag: str
+    descriptor: Descriptor
+    """Only media type, digest and size are kept."""
+    resolved_at: float
+    """Unix seconds at which the upstream said so; 0 when that was lost."""
+    author: str
+    """Peer id of the node that asked the upstream; empty when that was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobFacts:
+    """What manifests told about something that need not be here."""
+
+    digest: Digest
+    size: int
+    """Bytes."""
+    media_type: str
+    sources: tuple[tuple[str, str], ...]
+    """(registry, repository) that it can be had from."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """An image or artifact of which everything is here."""
+
+    registry: str
+    repository: str
+    tag: str | None
+    descriptor: Descriptor
+    size: int
+    """Bytes of all that it refers to and of its manifests, each once."""
+    published_at: float
+    """Unix seconds."""
+
+    @property
+    def name(self) -> str:
+        """As in `index.json`: REGISTRY/REPOSITORY:TAG, or with @DIGEST when it has no tag."""
+        end = f":{self.tag}" if self.tag is not None else f"@{self.descriptor.digest}"
+        return f"{self.registry}/{self.repository}{end}"
