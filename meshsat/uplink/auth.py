@@ -1,9 +1,9 @@
 """Authentication to registries: challenges (RFC 9110, 11.6.1), Basic (RFC 7617) and Bearer tokens.
 
-The token flow is the one of the distribution project (docs/spec/auth/token.md, oauth2.md): the registry's 401
-names a token service, which gives a token for `repository:NAME:pull`. Laws: nothing is sent before it was asked
-for; no secret goes over plain HTTP unless the registry itself is configured so; a token is fetched once,
-however many requests wait for it, and kept until shortly before it runs out.
+The token flow is the one of the distribution project (docs/spec/auth/token.md, oauth2.md): the registry's
+401 names a token service, which gives a token for `repository:NAME:pull`. Laws: nothing is sent before it
+was asked for; no secret goes over plain HTTP unless the registry itself is configured so; a token is fetched
+once, however many requests wait for it, and kept until shortly before it runs out.
 """
 
 import json
@@ -96,8 +96,9 @@ def parse_token_untrusted(body: bytes) -> Token:
     if not isinstance(text, str) or not re.fullmatch(r"[\x21-\x7e]+", text):
         raise InvalidInputError("token service answered without a usable token")
     told = answer.get("expires_in")
-    usable = isinstance(told, int | float) and not isinstance(told, bool) and 0 < told < float("inf")
-    return Token(text, min(float(told), _MOST_LIFETIME) if usable else DEFAULT_LIFETIME)
+    if not isinstance(told, int | float) or isinstance(told, bool) or not 0 < told < float("inf"):
+        told = DEFAULT_LIFETIME
+    return Token(text, float(min(told, _MOST_LIFETIME)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +173,9 @@ class Authenticator:
         who = self._slot(registry, repository).who
         if who == "anonymous":
             return DeniedError(
-                f"registry {registry} does not let an anonymous client pull {repository}; it may not exist, or "
-                f"needs a login: set username and password_file in [[uplink.registries]], or docker login {registry}"
+                f"registry {registry} does not let an anonymous client pull {repository}; it may not exist, "
+                "or needs a login: set username and password_file in [[uplink.registries]], or run "
+                f"docker login {registry}"
             )
         return DeniedError(
             f"registry {registry} does not let {who} pull {repository}; it may not exist, or the login lacks "
@@ -228,11 +230,11 @@ class Authenticator:
         if status in (400, 401, 403):
             raise self.denied(registry, repository)
         try:
-            if status != 200:
-                raise InvalidInputError(f"token service answered with status {status}")
-            return parse_token_untrusted(body)
+            return parse_token_untrusted(body if status == 200 else b"")
         except InvalidInputError as fault:
-            raise DeniedError(f"registry {registry} gives no token: {origin_of(realm)}: {fault}") from None
+            raise DeniedError(
+                f"registry {registry} gives no token: {origin_of(realm)} answered {status}: {fault}"
+            ) from None
 
 
 def realm_untrusted(text: str, plain_http: bool) -> httpx.URL:

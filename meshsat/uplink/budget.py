@@ -21,7 +21,7 @@ class TokenBucket:
     def __init__(self, rate: int) -> None:
         """`rate` in bytes per second; 0 is no cap."""
         self.rate = rate
-        self._tokens = rate * BURST
+        self._tokens = 0.0
         self._filled_at: float | None = None
 
     @property

@@ -1,8 +1,9 @@
 """Credentials: who we are to a registry, from the configuration, Docker's files, or a credential helper.
 
-Order: the registry's own entry (`username`, `password_file`); then, in `docker_config` if that is set, else in
-`$REGISTRY_AUTH_FILE` and after it `~/.docker/config.json`: the registry's `credHelpers` entry, `auths` (the
-longest matching path first, as containers-auth.json(5) has it), `credsStore`. Read anew each time: they rotate.
+Order: the registry's own entry (`username`, `password_file`); then, in `docker_config` if that is set, else
+in `$REGISTRY_AUTH_FILE` and after it `~/.docker/config.json`: the registry's `credHelpers` entry, `auths`
+(the longest matching path first, as containers-auth.json(5) has it), `credsStore`. They are read anew each
+time, since they rotate.
 Law: a secret is in no repr, no log and no exception.
 """
 
@@ -74,11 +75,11 @@ class Credentials:
         for entry in section.registries:
             if (entry.username is None) != (entry.password_file is None):
                 raise ConfigError(
-                    f"uplink.registries {entry.host}: username and password_file go together; give both or none"
+                    f"uplink.registries {entry.host}: username and password_file go together; give both"
                 )
 
     async def find(self, registry: str, repository: str) -> Credential | None:
-        """None: nothing is known, so anonymous. Raises `DeniedError` when what should be there cannot be read."""
+        """None: nothing is known, so anonymous. Raises `DeniedError` when a source cannot be read."""
         entry = self._entries.get(registry)
         if entry is not None and entry.username is not None and entry.password_file is not None:
             raw = await _read(entry.password_file, f"the password for registry {registry}")
@@ -130,14 +131,14 @@ class Credentials:
             ) from None
         except OSError as missing:
             raise DeniedError(
-                f"credentials for registry {registry}: {program} cannot be run ({missing.strerror}); install it, "
-                "or take it out of the Docker configuration"
+                f"credentials for registry {registry}: {program} cannot be run ({missing.strerror}); "
+                "install it, or take it out of the Docker configuration"
             ) from None
         if status != 0 and _NOT_FOUND in output:
             return None
+        if status != 0:
+            raise DeniedError(f"credentials for registry {registry}: {program} ended with status {status}")
         try:
-            if status != 0:
-                raise InvalidInputError(f"ended with status {status}")
             return parse_helper_output_untrusted(output, program)
         except InvalidInputError as fault:
             raise DeniedError(f"credentials for registry {registry}: {program}: {fault}") from None

@@ -252,7 +252,7 @@ class Answer:
 
 
 class Line:
-    """The connections to all upstreams that one TLS context is right for. `async with`."""
+    """The connections to all upstreams that one TLS context is right for."""
 
     def __init__(self, bucket: TokenBucket, metrics: Metrics, tls: ssl.SSLContext | None, size: int) -> None:
         """`tls` None: the system's CAs. `size`: the most connections; further requests wait for one."""
@@ -264,12 +264,8 @@ class Line:
             network_backend=_Backend(bucket, metrics),
         )
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        with trio.CancelScope(shield=True):
-            await self._pool.aclose()
+    async def aclose(self) -> None:
+        await self._pool.aclose()
 
     async def send(
         self,

@@ -1,0 +1,91 @@
+"""Answers: what the headers and error bodies of an upstream mean. No input or output.
+
+All of it comes from outside: each function is total and raises `InvalidInputError` only.
+"""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+import httpx
+
+from meshsat.errors import InvalidInputError
+
+LOCATION_LIMIT = 16 * 1024
+"""Characters: signed addresses of object storage are long."""
+ERROR_TEXT_LIMIT = 200
+"""Characters of an upstream's own words that are passed on."""
+_MOST_WAIT = 86400.0
+
+_CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19}|\*)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class ContentRange:
+    """RFC 9110, 14.4. Byte `start` is the first, `stop` is one past the last; `total` None: not told."""
+
+    start: int
+    stop: int
+    total: int | None
+
+
+def parse_content_range_untrusted(text: str) -> ContentRange:
+    """For an unsatisfied range (`bytes */1000`) start and stop are 0."""
+    match = _CONTENT_RANGE.fullmatch(text.strip())
+    if match is None or (match[1] is None and match[3] == "*"):
+        raise InvalidInputError(f"Content-Range {text[:80]!r} cannot be read")
+    total = None if match[3] == "*" else int(match[3])
+    if match[1] is None:
+        return ContentRange(0, 0, total)
+    start, stop = int(match[1]), int(match[2]) + 1
+    if stop <= start or (total is not None and stop > total):
+        raise InvalidInputError(f"Content-Range {text[:80]!r} contradicts itself")
+    return ContentRange(start, stop, total)
+
+
+def parse_length_untrusted(text: str) -> int:
+    """A Content-Length."""
+    if not re.fullmatch(r"[0-9]{1,19}", text.strip()):
+        raise InvalidInputError(f"Content-Length {text[:80]!r} is not a number of bytes")
+    return int(text)
+
+
+def parse_retry_after_untrusted(text: str, now: float) -> float:
+    """Seconds to wait, at most a day, from a number or a date (RFC 9110, 10.2.3). `now`: Unix seconds."""
+    text = text.strip()
+    if re.fullmatch(r"[0-9]{1,19}", text):
+        return min(float(text), _MOST_WAIT)
+    try:
+        at = parsedate_to_datetime(text[:80]).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        raise InvalidInputError(f"Retry-After {text[:80]!r} is neither seconds nor a date") from None
+    return min(max(0.0, at - now), _MOST_WAIT) if math.isfinite(at) else 0.0
+
+
+def redirect_target_untrusted(asked: httpx.URL, location: str) -> httpx.URL:
+    """Where a `Location` leads. Only http(s), with a host, and with no login in it."""
+    if not location or len(location) > LOCATION_LIMIT:
+        raise InvalidInputError("redirect without a Location, or with one that is too long")
+    try:
+        target = asked.join(location)
+        told = target.userinfo or not target.host
+    except (httpx.InvalidURL, ValueError, UnicodeError):
+        raise InvalidInputError("redirect to something that is no address") from None
+    if target.scheme not in ("http", "https") or told:
+        raise InvalidInputError("redirect to an address without a host, with a login, or of another scheme")
+    return target.copy_with(fragment=None)
+
+
+def error_text_untrusted(body: bytes) -> str:
+    """`CODE: message` of the first error in a registry's error body (distribution-spec, "Error Codes"),
+    printable and short; empty where there is none."""
+    try:
+        errors = json.loads(body)["errors"]
+        code, message = errors[0].get("code"), errors[0].get("message")
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return ""
+    words = [word for word in (code, message) if isinstance(word, str) and word]
+    text = "".join(c if c.isprintable() else "?" for c in ": ".join(words)[:ERROR_TEXT_LIMIT])
+    return text.encode(errors="replace").decode()

@@ -1,0 +1,141 @@
+"""Uplink: what a node can ask of upstream registries: manifests, sizes, and ranges of blobs.
+
+Laws: a manifest's bytes have the digest that they were asked for or told under; nothing unbounded is read;
+every WAN byte is counted, and rationed where a rate is set. Not here: which node of the site asks (leases),
+whether blob bytes are right (their reader checks), how long an answer is believed (fetch.py).
+"""
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Self, TypeVar
+
+import trio
+
+from meshsat.config import UplinkSection
+from meshsat.errors import DigestMismatchError, UnavailableError
+from meshsat.metrics import Metrics
+from meshsat.oci.digest import SHA256, Digest
+from meshsat.oci.manifest import Manifest, parse_manifest_untrusted
+from meshsat.oci.media_types import MANIFEST_TYPES
+from meshsat.oci.reference import parse_registry_untrusted, parse_repository_untrusted, parse_tag_untrusted
+from meshsat.uplink import answers
+from meshsat.uplink.blob import BlobStream
+from meshsat.uplink.network import WireError
+from meshsat.uplink.patience import Patience, Sleep
+from meshsat.uplink.upstreams import Ask, Upstreams
+
+ACCEPT = ", ".join(sorted(MANIFEST_TYPES))
+
+T = TypeVar("T")
+
+
+class Uplink:
+    """`async with`. One a node; any number of requests at a time."""
+
+    def __init__(
+        self,
+        section: UplinkSection,
+        metrics: Metrics,
+        *,
+        environ: Mapping[str, str] | None = None,
+        rng: random.Random | None = None,
+        sleep: Sleep = trio.sleep,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`environ` None: the process's own. `rng` and `sleep` are for the back-off. Raises `ConfigError`."""
+        self._section = section
+        self._rng = rng or random.Random()  # noqa: S311 - jitter
+        self._sleep = sleep
+        self._upstreams = Upstreams(section, metrics, environ, wall_clock)
+
+    async def __aenter__(self) -> Self:
+        """Raises `ConfigError`: a CA file that cannot be used."""
+        await self._upstreams.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with trio.CancelScope(shield=True):  # closes sockets, waits for nobody
+            await self._upstreams.aclose()
+
+    @property
+    def up(self) -> bool | None:
+        """Whether the last request got any answer; None before the first."""
+        return self._upstreams.up
+
+    @property
+    def last_error(self) -> str | None:
+        """What an operator should know: the latest failure that was not mended since."""
+        return self._upstreams.last_error
+
+    def ignores_ranges(self, registry: str) -> bool:
+        """True once `registry` answered a range with the whole: fetch its blobs in one go."""
+        return self._upstreams.state(registry).ignores_ranges
+
+    async def manifest(self, registry: str, repository: str, reference: str) -> Manifest:
+        """The manifest that a tag or digest means now. Raises `NotFoundError`, `DeniedError`,
+        `UnavailableError`, `DigestMismatchError`, `InvalidInputError` (names, or what the upstream sent)."""
+        wanted = Digest.parse_untrusted(reference) if ":" in reference else None
+        path = f"manifests/{wanted or parse_tag_untrusted(reference)}"
+        ask = _ask("manifest", registry, repository, path, headers={"Accept": ACCEPT})
+        return await self._patiently(ask, lambda: self._manifest_untrusted(ask, wanted))
+
+    async def _manifest_untrusted(self, ask: Ask, wanted: Digest | None) -> Manifest:
+        limit = self._section.manifest_limit
+        async with await self._upstreams.get(ask) as answer:
+            raw = await answer.body_untrusted(limit)
+        told = answer.headers.get("docker-content-digest")
+        for digest in (wanted, Digest.parse_untrusted(told) if told else None):
+            if digest is not None and not digest.matches(raw):
+                raise DigestMismatchError(
+                    f"{ask}: the upstream sent bytes that are not {digest}; they are not used"
+                )
+        algorithm = wanted.algorithm if wanted else SHA256
+        return parse_manifest_untrusted(raw, answer.headers.get("content-type"), limit, algorithm)
+
+    async def blob_size(self, registry: str, repository: str, digest: Digest) -> int:
+        """The size of a blob in bytes, as the upstream has it. Raises as `manifest` does."""
+        ask = _ask("size", registry, repository, f"blobs/{digest}", method="HEAD")
+        return await self._patiently(ask, lambda: self._size_untrusted(ask))
+
+    async def _size_untrusted(self, ask: Ask) -> int:
+        async with await self._upstreams.get(ask) as answer:
+            told = answer.headers.get("content-length")
+        if told is None:
+            raise UnavailableError(f"registry {ask.registry} does not tell the size of {ask}")
+        return answers.parse_length_untrusted(told)
+
+    def blob(
+        self, registry: str, repository: str, digest: Digest, start: int, stop: int, size: int
+    ) -> BlobStream:
+        """The bytes `start` to `stop` (exclusive) of a blob of `size` bytes; see `BlobStream` for the rest.
+
+        Raises `InvalidInputError` for a name that is none, `ValueError` for a range outside the blob."""
+        if not 0 <= start <= stop <= size:
+            raise ValueError(f"bytes {start} to {stop} are not within a blob of {size}")
+        ask = _ask("blob", registry, repository, f"blobs/{digest}")
+        return BlobStream(self._upstreams, self._patience(), ask, digest, range(start, stop), size)
+
+    def _patience(self) -> Patience:
+        return Patience(self._section, self._rng, self._sleep)
+
+    async def _patiently(self, ask: Ask, attempt: Callable[[], Awaitable[T]]) -> T:
+        patience = self._patience()
+        while True:
+            try:
+                return await attempt()
+            except WireError as fault:
+                self._upstreams.failed(ask.registry, str(fault))
+                await patience.after(fault)
+
+
+def _ask(
+    kind: str,
+    registry: str,
+    repository: str,
+    path: str,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+) -> Ask:
+    registry, repository = parse_registry_untrusted(registry), parse_repository_untrusted(repository)
+    return Ask(kind, registry, repository, path, method, headers or {})
