@@ -1,0 +1,113 @@
+"""Logging of a node: events with fields, on stderr, as JSON lines or for the eye.
+
+Laws: a field whose name or value looks like a secret is never written, whoever logs it. Other people's
+libraries are heard only when something is wrong, and py-libp2p, whose ERROR is a peer that hung up, only at
+level debug: what matters about a peer is told by meshsat itself.
+"""
+
+import logging
+import re
+import sys
+from typing import TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from meshsat.config import LogSection
+from meshsat.errors import ConfigError
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+NOISY = ("libp2p", "multiaddr")
+"""Libraries whose own levels mean little: everything of theirs counts as debug."""
+HIDDEN = "(hidden)"
+SECRET_NAME = re.compile(r"token|secret|passw|authorization|credential|private|cookie", re.IGNORECASE)
+SECRET_VALUE = re.compile(
+    r"meshsat-join-[\w=-]+|-----BEGIN [A-Z ]*PRIVATE KEY-----.*|(?<=Bearer )\S+|(?<=Basic )\S+|(?<=://)[^/@\s]+(?=@)",
+    re.DOTALL,
+)
+
+
+def configure(section: LogSection, stream: TextIO | None = None) -> None:
+    """Set up structlog and the standard library's logging for the whole process. Raises `ConfigError`.
+
+    `stream` is stderr by default.
+    """
+    level = LEVELS.get(section.level.lower())
+    if level is None:
+        raise ConfigError(f"log.level {section.level!r} is none of {', '.join(LEVELS)}")
+    stream = stream or sys.stderr
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        hide_secrets,
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(_Quiet(level))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_ending(section, stream),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    logging.captureWarnings(capture=True)
+    for name in NOISY:
+        # py-libp2p takes its logger out of the root's reach when it is imported: the handler goes there too.
+        noisy = logging.getLogger(name)
+        noisy.handlers[:] = [handler]
+        noisy.propagate = False
+
+
+class _Quiet(logging.Filter):
+    """What of other people's records is worth a line."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__()
+        self._level = level
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        family = record.name.partition(".")[0]
+        if family in ("meshsat", "__main__"):
+            return True
+        if family in NOISY or record.name == "root":  # libp2p logs to the root logger as well
+            return self._level <= logging.DEBUG
+        return record.levelno >= max(self._level, logging.WARNING)
+
+
+def _ending(section: LogSection, stream: TextIO) -> list[Processor]:
+    if section.json_lines:
+        return [
+            structlog.processors.dict_tracebacks,
+            hide_secrets,
+            structlog.processors.JSONRenderer(default=str),
+        ]
+    return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=24)]
+
+
+def hide_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """The last line of defence: no message should hold a secret in the first place."""
+    for name, value in event.items():
+        if name.startswith("_"):
+            continue
+        if SECRET_NAME.search(name):
+            event[name] = HIDDEN
+        elif isinstance(value, str):
+            event[name] = SECRET_VALUE.sub(HIDDEN, value)
+    return event

@@ -1,0 +1,38 @@
+"""The command `meshsat`: the list of verbs, and where a fault becomes a line and an exit code."""
+
+import sys
+
+import typer
+
+from meshsat.cli import demo, images, init, node, peers, pull, status, version
+from meshsat.cli.exits import INTERRUPTED, exit_code, say
+from meshsat.errors import MeshsatError
+
+app = typer.Typer(
+    name="meshsat",
+    help="Container images to places with a bad line: once over the uplink, then from node to node.",
+    epilog="First look: meshsat demo.  First node: meshsat init, then meshsat node.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("node")(node.run)
+app.command("init")(init.run)
+app.command("pull")(pull.run)
+app.command("status")(status.run)
+app.command("peers")(peers.run)
+app.command("images")(images.run)
+app.command("version")(version.run)
+app.command("demo")(demo.run)
+
+
+def main() -> None:
+    """Run the verb named on the command line. Ends the process: see `exits` for the codes."""
+    try:
+        app()
+    except MeshsatError as fault:
+        say(str(fault))
+        sys.exit(exit_code(fault))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

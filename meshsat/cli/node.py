@@ -1,0 +1,79 @@
+"""`meshsat node`: run a node in the foreground."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshsat.cli.options import ConfigFile, DataDir, settings
+
+
+def run(
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    name: Annotated[
+        str | None, typer.Option(help="What people call this node (default: the host's name).")
+    ] = None,
+    upstream: Annotated[
+        str | None, typer.Option(metavar="HOST[:PORT]", help="Upstream registry of names without one.")
+    ] = None,
+    uplink: Annotated[
+        bool | None,
+        typer.Option("--uplink/--no-uplink", help="Whether this node may talk to upstream registries."),
+    ] = None,
+    uplink_rate: Annotated[
+        int | None, typer.Option(metavar="BYTES", help="Cap on the uplink, bytes per second; 0 is none.")
+    ] = None,
+    peer: Annotated[
+        list[str] | None, typer.Option(metavar="ADDR", help="Address of another node; may be given again.")
+    ] = None,
+    mdns: Annotated[
+        bool | None, typer.Option("--mdns/--no-mdns", help="Whether to find peers by mDNS.")
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="Address for peers to connect to.")
+    ] = None,
+    control_port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="TCP port of the control plane.")
+    ] = None,
+    bulk_port: Annotated[int | None, typer.Option(metavar="PORT", help="TCP port of the bulk plane.")] = None,
+    registry_listen: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="Address of the embedded registry.")
+    ] = None,
+    registry_port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="TCP port of the embedded registry.")
+    ] = None,
+    api_port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="TCP port of /healthz, /readyz and /metrics.")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
+    ] = None,
+    log_json: Annotated[bool | None, typer.Option("--log-json", help="Log JSON lines.")] = None,
+) -> None:
+    """Run a node in the foreground until SIGTERM or Ctrl-C."""
+    loaded = settings(
+        config,
+        data_dir=data_dir and Path(data_dir),
+        name=name,
+        uplink={"enabled": uplink, "rate": uplink_rate},
+        mesh={
+            "listen": listen,
+            "control_port": control_port,
+            "bulk_port": bulk_port,
+            "mdns": mdns,
+            "peers": peer or None,
+        },
+        registry={"upstream": upstream, "listen": registry_listen, "port": registry_port},
+        api={"port": api_port},
+        log={"level": log_level, "json_lines": log_json},
+    )
+    from meshsat.cli import logs
+    from meshsat.cli.foreground import end_quietly_while_starting, run_foreground
+
+    end_quietly_while_starting()
+    logs.configure(loaded.log)
+    from meshsat.mesh.identity import is_member
+    from meshsat.node import run_node
+
+    raise typer.Exit(run_foreground(loaded, run_node, is_member))

@@ -1,0 +1,61 @@
+"""`meshsat status`: one node, on one screen."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from meshsat.cli.options import ConfigFile, DataDir, Json, settings
+
+
+def run(config: ConfigFile = None, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Show what the node is doing: bytes over the WAN and LAN, content, peers, uplink, problems."""
+    import json
+
+    from meshsat.cli.client import NodeClient
+    from meshsat.cli.tables import show_pairs
+
+    status = NodeClient(settings(config, data_dir=data_dir).data_dir).get("/api/v1/status")
+    if as_json:
+        print(json.dumps(status))
+    else:
+        show_pairs(_pairs(status))
+
+
+def _pairs(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from meshsat.cli.units import duration, size
+
+    yield "node", f"{status['name']}  {status['peer']}"
+    yield "fleet", f"{status['fleet'] or '(none)'}  site {status['site'] or '(none)'}"
+    yield "version", f"{status['version']}, up {duration(status['uptime'])}"
+    yield "uplink", uplink_in_words(status["uplink"])
+    yield "WAN", f"{size(status['wan_bytes_in'])} in, {size(status['wan_bytes_out'])} out"
+    yield "LAN", f"{size(status['lan_bytes_in'])} in, {size(status['lan_bytes_out'])} out"
+    yield "content", f"{status['images']} images, {status['blobs']} blobs, {size(status['blob_bytes'])}"
+    yield "peers", str(status["peers"])
+    yield "registry", status["registry_address"] or "(off)"
+    yield "control", ", ".join(status["control_addresses"]) or "(none)"
+    yield "bulk", ", ".join(status["bulk_addresses"]) or "(none)"
+    for transfer in status["transfers"]:
+        yield "transfer", _transfer(transfer)
+    for problem in status["problems"]:
+        yield "problem", problem
+
+
+def uplink_in_words(uplink: dict[str, Any]) -> str:
+    """`off`, `not tried yet`, `up` or `down`, with the cap and the last error where there is one."""
+    from meshsat.cli.units import size
+
+    if not uplink["enabled"]:
+        return "off"
+    words = {None: "not tried yet", True: "up", False: "down"}[uplink["up"]]
+    cap = f", at most {size(uplink['rate'])}/s" if uplink["rate"] else ""
+    why = f": {uplink['last_error']}" if uplink["up"] is False and uplink["last_error"] else ""
+    return words + cap + why
+
+
+def _transfer(transfer: dict[str, Any]) -> str:
+    from meshsat.cli.units import size
+
+    share = 100 * transfer["have_bytes"] / max(1, transfer["total_bytes"])
+    whole, sources = size(transfer["total_bytes"]), transfer["sources"]
+    line = f"{transfer['blob'][:19]}  {share:.0f} % of {whole}, {sources} sources"
+    return f"{line}: {transfer['error']}" if transfer["error"] else line
