@@ -7,10 +7,13 @@ or `MESHSAT_REQUIRE_ALL=1`), it fails instead, so that a skipped test is never t
 import os
 import shutil
 import subprocess
+from functools import cache
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+ROOT = Path(__file__).parent.parent
 DEBIAN_PACKAGES = {
     "docker-registry": "docker-registry",
     "skopeo": "skopeo",
@@ -22,6 +25,7 @@ DEBIAN_PACKAGES = {
     "ip": "iproute2",
     "tc": "iproute2",
     "curl": "curl",
+    "git": "git",
 }
 """Tool -> the Debian package that brings it, for the reason shown."""
 
@@ -43,6 +47,18 @@ def require_tool(*names: str) -> None:
     if missing:
         packages = sorted({DEBIAN_PACKAGES.get(name, name) for name in missing})
         miss(f"needs {', '.join(missing)} on PATH; on Debian: apt-get install {' '.join(packages)}")
+
+
+@cache
+def tracked() -> tuple[Path, ...]:
+    """Relative paths of all files of the project that are, or would be, committed."""
+    require_tool("git")
+    listed = subprocess.run(
+        ("git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard", "-z"),
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    paths = (Path(name) for name in listed.stdout.split("\0") if name)
+    return tuple(sorted(path for path in paths if (ROOT / path).is_file()))
 
 
 def require_root() -> None:
