@@ -46,6 +46,8 @@ $(VENV)/run.stamp: requirements/run.lock pyproject.toml $(VENV)/setuptools.stamp
 
 $(VENV)/dev.stamp: requirements/dev.lock $(VENV)/run.stamp
 	$(PIP) -r requirements/dev.lock
+	# libp2p needs trio-typing, whose stubs of an old trio would hide the types of the trio that is installed.
+	rm -rf $(VENV)/lib/python*/site-packages/trio-stubs
 	@touch $@
 
 lock:  ## compile the locked lists anew (needs uv)

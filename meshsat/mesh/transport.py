@@ -87,10 +87,8 @@ Handler = Callable[[str, Stream], Awaitable[None]]
 contained."""
 
 
-class ServeStatus(Protocol):
-    """What `nursery.start` passes as `task_status`."""
-
-    def started(self) -> None: ...
+ServeStatus = trio.TaskStatus[None]
+"""What `nursery.start` passes as `task_status`."""
 
 
 class Transport(Protocol):

@@ -1,0 +1,205 @@
+"""Gossip of records over the control plane: `/meshsat/gossip/1`.
+
+News is pushed to every peer that we have a session with; and on connect, and then every so often with one peer
+at random, both sides compare what they have, so that whoever joins late or missed a push is complete soon.
+An exchange is three messages: a summary, what its sender lacks along with the other's summary, and what the
+other lacks. A message is a 32-bit length and CBOR. GossipSub is not used: docs/decisions/ tells why.
+"""
+
+import struct
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+from typing import Any
+
+import cbor2
+import structlog
+import trio
+
+from meshsat.errors import InvalidInputError
+from meshsat.mesh.transport import DialError, Stream, StreamBroken, Transport
+from meshsat.protocol.gossip import RECORD_LIMIT, ImageRecord, Key, open_record_untrusted
+from meshsat.protocol.machine import Machine
+from meshsat.trust.keys import PeerId
+
+log = structlog.get_logger(__name__)
+
+PROTOCOL = "/meshsat/gossip/1"
+MESSAGE_LIMIT = 8 << 20
+ITEMS_LIMIT = 65_536
+EXCHANGE_DEADLINE = 15.0
+"""Seconds for a whole exchange."""
+PUSHES_AT_ONCE = 8
+PUSH_QUEUE = 1024
+"""Records that wait to be pushed; what does not fit spreads by the next exchange."""
+PUSH_BATCH = 64
+
+
+class MessageError(InvalidInputError):
+    """Not a message of this protocol."""
+
+
+def decode_message_untrusted(data: bytes) -> tuple[dict[Key, float], list[bytes]]:
+    """Summary and sealed records of a message. Raises `MessageError`."""
+    try:
+        items = cbor2.loads(data)
+    except (cbor2.CBORError, ValueError, OverflowError, RecursionError, MemoryError, TypeError):
+        raise MessageError("not CBOR") from None
+    if type(items) is not list or len(items) != 2 or any(type(part) is not list for part in items):
+        raise MessageError("a message is a summary and records")
+    summary, records = items
+    if len(summary) > ITEMS_LIMIT or len(records) > ITEMS_LIMIT:
+        raise MessageError("too many items")
+    known: dict[Key, float] = {}
+    for item in summary:
+        if type(item) is not list or [type(part) for part in item] != [str, str, str, float]:
+            raise MessageError("an item of a summary is registry, repository, reference, time")
+        known[item[0], item[1], item[2]] = item[3]
+    for record in records:
+        if type(record) is not bytes or len(record) > RECORD_LIMIT:
+            raise MessageError("a record is a short sealed envelope")
+    return known, records
+
+
+def encode_message(summary: dict[Key, float], records: Sequence[bytes]) -> bytes:
+    items: list[Any] = [[[*key, at] for key, at in summary.items()], list(records)]
+    body = cbor2.dumps(items)
+    return struct.pack("!I", len(body)) + body
+
+
+class AntiEntropy:
+    """`transport` is the control plane. `on_news` is given records that were news to us."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        transport: Transport,
+        unix: Callable[[], float],
+        on_news: Callable[[list[ImageRecord]], Awaitable[None]],
+        rng: Random,
+        interval: float,
+    ) -> None:
+        self._machine = machine
+        self._transport = transport
+        self._unix = unix
+        self._on_news = on_news
+        self._rng = rng
+        self._interval = interval
+        self._news: deque[ImageRecord] = deque(maxlen=PUSH_QUEUE)
+        self._met: deque[PeerId] = deque(maxlen=PUSH_QUEUE)
+        self._wake = trio.Event()
+
+    def announce(self, record: ImageRecord) -> None:
+        """Push a record to all peers, soon."""
+        self._news.append(record)
+        self._wake.set()
+
+    def met(self, peer: PeerId) -> None:
+        """A session stands with this peer: compare with it, soon."""
+        self._met.append(peer)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        next_round = trio.current_time() + self._interval
+        while True:
+            if self._news:
+                batch = [self._news.popleft() for _ in range(min(PUSH_BATCH, len(self._news)))]
+                await self._push([record.sealed for record in batch])
+            elif self._met:
+                await self._exchange(self._met.popleft())
+            elif trio.current_time() >= next_round:
+                next_round = trio.current_time() + self._interval * self._rng.uniform(0.75, 1.25)
+                peers = sorted(self._machine.sessions)
+                if peers:
+                    await self._exchange(self._rng.choice(peers))
+            else:
+                self._wake = trio.Event()
+                with trio.move_on_at(next_round):
+                    await self._wake.wait()
+
+    # --- as the one who begins ---
+
+    async def _push(self, records: list[bytes]) -> None:
+        limit = trio.CapacityLimiter(PUSHES_AT_ONCE)
+
+        async def to(peer: PeerId) -> None:
+            async with limit:
+                await self._with(peer, lambda stream: self._tell(stream, {}, records))
+
+        async with trio.open_nursery() as nursery:
+            for peer in sorted(self._machine.sessions):
+                nursery.start_soon(to, peer)
+
+    async def _exchange(self, peer: PeerId) -> None:
+        async def compare(stream: Stream) -> None:
+            await self._tell(stream, self._machine.records.summary(), ())
+            summary, records = await self._hear(stream)
+            await self._take(stream.peer, records)
+            news = [record.sealed for record in self._machine.records.news_for(summary)]
+            await self._tell(stream, {}, news)
+
+        await self._with(peer, compare)
+
+    async def _with(self, peer: PeerId, talk: Callable[[Stream], Awaitable[None]]) -> None:
+        session = self._machine.sessions.get(peer)
+        known = self._machine.membership.known.get(peer)
+        addresses = session.control if session is not None and session.control else known.control if known else ()
+        if not addresses:
+            return
+        try:
+            with trio.fail_after(EXCHANGE_DEADLINE):
+                stream = await self._transport.open_stream(peer, addresses, PROTOCOL, EXCHANGE_DEADLINE)
+                try:
+                    await talk(stream)
+                    await stream.receive_some(1)  # until the other side is done with what we told
+                finally:
+                    await stream.aclose()
+        except (DialError, StreamBroken, MessageError, trio.TooSlowError) as failed:
+            log.debug("gossip failed", peer=peer, problem=str(failed))
+
+    # --- as the one who is asked ---
+
+    async def handle(self, stream: Stream) -> None:
+        """Answer one exchange or push."""
+        try:
+            with trio.fail_after(EXCHANGE_DEADLINE):
+                summary, records = await self._hear(stream)
+                await self._take(stream.peer, records)
+                if not records:
+                    news = [record.sealed for record in self._machine.records.news_for(summary)]
+                    await self._tell(stream, self._machine.records.summary(), news)
+                    _, records = await self._hear(stream)
+                    await self._take(stream.peer, records)
+        except (StreamBroken, MessageError, trio.TooSlowError) as failed:
+            log.debug("gossip failed", peer=stream.peer, problem=str(failed))
+
+    async def _take(self, peer: PeerId, sealed: Sequence[bytes]) -> None:
+        records: list[ImageRecord] = []
+        for one in sealed:
+            try:
+                records.append(open_record_untrusted(one, self._unix()))
+            except InvalidInputError as wrong:
+                log.warning("gossip brought a wrong record", peer=peer, problem=str(wrong))
+                raise MessageError(str(wrong)) from None
+        news = self._machine.take_records(records)
+        if news:
+            await self._on_news(news)
+
+    async def _tell(self, stream: Stream, summary: dict[Key, float], records: Sequence[bytes]) -> None:
+        await stream.send_all(encode_message(summary, records))
+
+    async def _hear(self, stream: Stream) -> tuple[dict[Key, float], list[bytes]]:
+        (length,) = struct.unpack("!I", await self._exactly(stream, 4))
+        if length > MESSAGE_LIMIT:
+            raise MessageError(f"a message of {length} bytes")
+        return decode_message_untrusted(await self._exactly(stream, length))
+
+    async def _exactly(self, stream: Stream, length: int) -> bytes:
+        data = bytearray()
+        while len(data) < length:
+            piece = await stream.receive_some(length - len(data))
+            if not piece:
+                raise StreamBroken("it ended in the middle of a message")
+            data += piece
+        return bytes(data)

@@ -1,0 +1,441 @@
+"""Runs the protocol machine: events from sessions, the store and the uplink in, effects out.
+
+It owns every session, every fetch over the uplink and every partial blob. It decides nothing about the mesh:
+that is `protocol/`. No fault of a peer, of the upstream or of the disk leaves it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+import trio
+
+from meshsat.chunking.cut import FIXED_1, Cut
+from meshsat.errors import (
+    DeniedError,
+    DigestMismatchError,
+    MeshsatError,
+    NotFoundError,
+    StorageError,
+    UnavailableError,
+)
+from meshsat.mesh.demand import Demand, Question
+from meshsat.mesh.link import Link
+from meshsat.mesh.sources import BlobStore, OpenBlob, UplinkPort
+from meshsat.mesh.transport import DialError, ServeStatus, Stream, Transport
+from meshsat.metrics import Metrics
+from meshsat.oci.digest import Digest
+from meshsat.protocol import effects, events, wire
+from meshsat.protocol.events import Event, Fault
+from meshsat.protocol.gossip import ImageRecord
+from meshsat.protocol.machine import Machine
+from meshsat.trust.keys import PeerId
+
+log = structlog.get_logger(__name__)
+
+DIAL_TIMEOUT = 5.0
+"""Seconds for one plane of one peer."""
+
+
+class Announcer(Protocol):
+    """Who spreads records by gossip."""
+
+    def announce(self, record: ImageRecord) -> None: ...
+
+
+def fault_of(error: MeshsatError) -> Fault:
+    match error:
+        case NotFoundError():
+            return Fault.NOT_FOUND
+        case DeniedError():
+            return Fault.DENIED
+        case DigestMismatchError():
+            return Fault.WRONG_BYTES
+        case StorageError():
+            return Fault.STORAGE
+        case _:
+            return Fault.UNAVAILABLE
+
+
+class Driver:
+    """`transports` in order of preference; each is dialled at the addresses of its plane."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        store: BlobStore,
+        uplink: UplinkPort | None,
+        transports: Sequence[Transport],
+        metrics: Metrics,
+    ) -> None:
+        self.machine = machine
+        self.links: dict[PeerId, Link] = {}
+        self.demands: dict[Digest, list[Demand]] = {}
+        self.questions: dict[tuple[str, str, str], list[Question]] = {}
+        self.announcer: Announcer | None = None
+        self.on_session: Callable[[PeerId], None] = lambda _peer: None
+        """Called when a session stands and was greeted."""
+        self._store = store
+        self._uplink = uplink
+        self._transports = transports
+        self._metrics = metrics
+        self._partials: dict[Digest, OpenBlob] = {}
+        self._opening: dict[Digest, trio.Lock] = {}
+        self._runs: dict[Digest, trio.CancelScope] = {}
+        self._nursery: trio.Nursery | None = None
+        self._feeding = False
+        self._backlog: list[Event] = []
+
+    async def run(self, *, task_status: ServeStatus = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled."""
+        for blob, size in self._store.blobs().items():
+            self.feed(events.BlobPublished(blob, size))
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                while True:
+                    await trio.sleep_until(self.machine.deadline(trio.current_time()))
+                    self.feed(events.TimerExpired())
+        finally:
+            with trio.CancelScope(shield=True):
+                for partial in self._partials.values():
+                    await partial.aclose()
+
+    # --- events in, effects out ---
+
+    def feed(self, event: Event) -> None:
+        """Give the machine an event and do what it says. Never waits; safe to call from an effect."""
+        self._backlog.append(event)
+        if self._feeding:
+            return
+        self._feeding = True
+        try:
+            while self._backlog:
+                for effect in self.machine.handle(self._backlog.pop(0), trio.current_time()):
+                    self._do(effect)
+        finally:
+            self._feeding = False
+        self._metrics.transfers.set(len(self.machine.transfers))
+
+    def _do(self, effect: effects.Effect) -> None:
+        match effect:
+            case effects.Send():
+                link = self.links.get(effect.peer)
+                if link is not None:
+                    link.send(effect.frame)
+            case effects.SendChunk():
+                link = self.links.get(effect.peer)
+                if link is not None:
+                    link.send_chunk(effect.blob, effect.index)
+            case effects.Disconnect():
+                link = self.links.get(effect.peer)
+                if link is not None:
+                    link.abort(effect.reason)
+            case effects.Dial():
+                self._start(self._dial, effect)
+            case effects.OpenTransfer():
+                self._start(self._open, effect.blob, effect.size)
+            case effects.CloseTransfer():
+                self._start(self._close, effect.blob)
+            case effects.FetchUplink():
+                scope = self._runs[effect.blob] = trio.CancelScope()
+                self._start(self._fetch, effect, scope)
+            case effects.CancelUplink():
+                run = self._runs.pop(effect.blob, None)
+                if run is not None:
+                    run.cancel()
+            case effects.Publish():
+                self._start(self._publish, effect.blob)
+            case effects.ForgetChunks():
+                self._start(self._forget, effect)
+            case effects.LoadRecipe():
+                self._start(self._load_recipe, effect.blob)
+            case effects.ResolveUpstream():
+                self._start(self._resolve, effect)
+            case effects.TellResolved():
+                key = (effect.registry, effect.repository, effect.reference)
+                for question in self.questions.pop(key, []):
+                    question.answered(effect.record, effect.fault, effect.message)
+            case effects.TellFailed():
+                for demand in self.demands.get(effect.blob, []):
+                    demand.failed(effect.fault, effect.message)
+            case effects.Announce():
+                if self.announcer is not None:
+                    self.announcer.announce(effect.record)
+
+    def _start(self, task: Callable[..., object], *args: object) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(task, *args)  # type: ignore[arg-type]  # every task is an async def
+
+    # --- sessions ---
+
+    async def accept(self, protocol: str, stream: Stream, plane: str) -> None:
+        """Run an inbound session to its end."""
+        if protocol == wire.PROTOCOL:
+            await self._session(stream, dialled=False, plane=plane)
+
+    async def _session(self, stream: Stream, *, dialled: bool, plane: str) -> None:
+        peer = stream.peer
+        link = Link(stream, self, dialled=dialled, plane=plane)
+        old = self.links.get(peer)
+        if old is not None:
+            if self._prefers(old, link):
+                await stream.aclose()
+                return
+            old.abort("a newer session with it takes over")
+            self._ended(old)
+        self.links[peer] = link
+        self._metrics.peers.set(len(self.links))
+        self.feed(events.SessionOpened(peer, dialled))
+        try:
+            reason = await link.run()
+            log.info("session ended", peer=peer, reason=reason)
+        finally:
+            self._ended(link)
+
+    def _ended(self, link: Link) -> None:
+        if self.links.get(link.peer) is link:
+            del self.links[link.peer]
+            self._metrics.peers.set(len(self.links))
+            self.feed(events.SessionClosed(link.peer))
+
+    def _prefers(self, old: Link, new: Link) -> bool:
+        """Of two sessions with one peer, both sides keep the one that the smaller peer id dialled; of two the
+        same way, the newer, since a peer that lost the older one dials again."""
+        if old.dialled == new.dialled:
+            return False
+        session = self.machine.sessions.get(old.peer)
+        if session is None or trio.current_time() - session.last_heard > self.machine.silence_limit / 2:
+            return False
+        me_smaller = self.machine.me < old.peer
+        return old.dialled == me_smaller
+
+    async def _dial(self, effect: effects.Dial) -> None:
+        problems: list[str] = []
+        for transport in self._transports:
+            addresses = effect.control if transport.name == "libp2p" else effect.bulk
+            if not addresses:
+                continue
+            try:
+                stream = await transport.open_stream(effect.peer, addresses, wire.PROTOCOL, DIAL_TIMEOUT)
+            except DialError as failed:
+                problems.append(f"{transport.name}: {failed}")
+                continue
+            await self._session(stream, dialled=True, plane=transport.name)
+            return
+        log.debug("dial failed", peer=effect.peer, problems=problems)
+        self.feed(events.DialFailed(effect.peer, refused=False))
+
+    # --- what links tell ---
+
+    def frame_received(self, link: Link, frame: wire.Frame) -> None:
+        if self.links.get(link.peer) is link:
+            self.feed(events.FrameReceived(link.peer, frame))
+            if isinstance(frame, wire.Hello):
+                self.on_session(link.peer)
+
+    def payload_progressed(self, link: Link) -> None:
+        self.feed(events.PayloadProgressed(link.peer))
+
+    def expected(self, link: Link, frame: wire.Chunk) -> tuple[int, bytes] | None:
+        return self.machine.expected(link.peer, frame.blob, frame.index)
+
+    async def chunk_received(self, link: Link, frame: wire.Chunk, digest: bytes, payload: bytearray) -> None:
+        partial = self._partials.get(frame.blob)
+        if not digest or partial is None:
+            self._metrics.chunks_in.labels("unasked").inc()
+            self._metrics.duplicate_bytes.inc(len(payload))
+            self.feed(events.PayloadProgressed(link.peer))
+            return
+        try:
+            await partial.write(frame.index, payload, digest)
+        except DigestMismatchError:
+            self._metrics.chunks_in.labels("wrong").inc()
+            self.feed(events.ChunkRefused(frame.blob, frame.index, link.peer))
+        except StorageError as full:
+            self._storage_failed(frame.blob, partial, full)
+        else:
+            self._metrics.chunks_in.labels("stored").inc()
+            self.feed(events.ChunkStored(frame.blob, frame.index, digest, link.peer))
+            self._moved(frame.blob)
+
+    def _storage_failed(self, blob: Digest, partial: OpenBlob, error: StorageError) -> None:
+        if self._partials.get(blob) is partial:  # else it was closed under us, and that is no fault
+            log.error("cannot store", blob=str(blob), problem=str(error))
+            self.feed(events.StorageFailed(blob, str(error)))
+
+    async def read_chunk(self, blob: Digest, index: int) -> bytes | None:
+        try:
+            partial = self._partials.get(blob)
+            if partial is not None and index in partial.chunks:
+                return await partial.read(index)
+            size = self._store.blob_size(blob)
+            if size is None:
+                return None
+            offset, length = Cut(FIXED_1, size).span(index)
+            return await self._store.read(blob, offset, offset + length)
+        except (StorageError, NotFoundError, DigestMismatchError) as lost:
+            log.warning("cannot read a chunk", blob=str(blob), index=index, problem=str(lost))
+            return None
+
+    def chunk_sent(self, link: Link, blob: Digest, index: int, *, failed: bool) -> None:
+        if not failed:
+            self._metrics.chunks_out.inc()
+        if self.links.get(link.peer) is link:
+            self.feed(events.ChunkSent(link.peer, blob, index, failed))
+
+    # --- the store ---
+
+    async def _open(self, blob: Digest, size: int) -> None:
+        async with self._opening.setdefault(blob, trio.Lock()):
+            if blob not in self.machine.transfers or blob in self._partials:
+                return
+            held = self._store.blob_size(blob)
+            if held is not None:
+                self._published(blob, held)
+                return
+            try:
+                partial = await self._store.partial(blob, size)
+            except MeshsatError as failed:
+                log.warning("cannot open a transfer", blob=str(blob), problem=str(failed))
+                self.feed(events.StorageFailed(blob, str(failed)))
+                return
+            self._partials[blob] = partial
+            self.feed(events.TransferOpened(blob, tuple(sorted(partial.chunks.items()))))
+            self._moved(blob)
+
+    async def _close(self, blob: Digest) -> None:
+        async with self._opening.setdefault(blob, trio.Lock()):
+            if blob in self.machine.transfers:
+                return  # wanted again meanwhile: the open partial serves
+            partial = self._partials.pop(blob, None)
+            if partial is not None:
+                await partial.aclose()
+        if not self._opening[blob].statistics().tasks_waiting:
+            self._opening.pop(blob, None)
+
+    async def _publish(self, blob: Digest) -> None:
+        partial = self._partials.get(blob)
+        if partial is None:
+            return
+        try:
+            await partial.publish()
+        except DigestMismatchError:
+            log.warning("a blob proved wrong", blob=str(blob))
+            self.feed(events.BlobMismatched(blob))
+        except StorageError as failed:
+            self._storage_failed(blob, partial, failed)
+        else:
+            self._partials.pop(blob, None)
+            self._published(blob, partial.size)
+
+    def _published(self, blob: Digest, size: int) -> None:
+        self.feed(events.BlobPublished(blob, size))
+        blobs = self._store.blobs()
+        self._metrics.blobs.set(len(blobs))
+        self._metrics.blob_bytes.set(sum(blobs.values()))
+        for demand in self.demands.get(blob, []):
+            demand.publish()
+
+    def stored(self, blob: Digest, size: int) -> None:
+        """A blob came into the store another way (a manifest)."""
+        self._published(blob, size)
+
+    async def _forget(self, effect: effects.ForgetChunks) -> None:
+        partial = self._partials.get(effect.blob)
+        if partial is not None:
+            try:
+                await partial.forget(effect.indexes)
+            except StorageError as failed:
+                self._storage_failed(effect.blob, partial, failed)
+
+    async def _load_recipe(self, blob: Digest) -> None:
+        try:
+            recipe = await self._store.recipe(blob)
+        except MeshsatError as lost:
+            log.warning("cannot read a recipe", blob=str(blob), problem=str(lost))
+            return
+        self.feed(events.RecipeLoaded(blob, recipe.chunks))
+
+    def partial(self, blob: Digest) -> OpenBlob | None:
+        """The blob on its way, for readers."""
+        return self._partials.get(blob)
+
+    def _moved(self, blob: Digest) -> None:
+        for demand in self.demands.get(blob, []):
+            demand.move()
+
+    # --- the uplink ---
+
+    async def _fetch(self, run: effects.FetchUplink, scope: trio.CancelScope) -> None:
+        fault: MeshsatError | None = UnavailableError("no upstream is known to have it")
+        with scope:
+            for source in run.sources:
+                try:
+                    await self._fetch_from(run, source)
+                except MeshsatError as failed:
+                    fault = failed
+                    if isinstance(failed, NotFoundError | DeniedError):
+                        continue  # another source may have it
+                else:
+                    fault = None
+                break
+        if scope.cancel_called or self._runs.get(run.blob) is not scope:
+            return
+        del self._runs[run.blob]
+        if fault is None:
+            self.feed(events.UplinkEnded(run.blob, None))
+            return
+        log.warning("uplink fetch failed", blob=str(run.blob), problem=str(fault))
+        retry_after = getattr(fault, "retry_after", None)
+        self.feed(events.UplinkEnded(run.blob, fault_of(fault), str(fault), retry_after))
+
+    async def _fetch_from(self, run: effects.FetchUplink, source: wire.Source) -> None:
+        registry, repository, as_manifest = source
+        uplink, partial = self._uplink, self._partials.get(run.blob)
+        if uplink is None or partial is None:
+            raise UnavailableError("this node has no uplink")
+        if as_manifest:
+            manifest = await uplink.manifest(registry, repository, str(run.blob))
+            if len(manifest.raw) != run.size:
+                raise DigestMismatchError(f"{run.blob} has {len(manifest.raw)} bytes, not {run.size}")
+            for index in range(run.start, run.stop):
+                offset, length = partial.cut.span(index)
+                await self._keep(partial, index, bytearray(manifest.raw[offset : offset + length]))
+            return
+        start, _ = partial.cut.span(run.start)
+        last, length = partial.cut.span(run.stop - 1)
+        index, filled = run.start, 0
+        chunk = bytearray(partial.cut.span(index)[1])
+        async with uplink.blob(registry, repository, run.blob, start, last + length, run.size) as pieces:
+            async for piece in pieces:
+                view = memoryview(piece)
+                while view:
+                    taken = min(len(view), len(chunk) - filled)
+                    chunk[filled : filled + taken] = view[:taken]
+                    view = view[taken:]
+                    filled += taken
+                    if filled == len(chunk):
+                        await self._keep(partial, index, chunk)
+                        index, filled = index + 1, 0
+                        if index == run.stop:
+                            return
+                        chunk = bytearray(partial.cut.span(index)[1])
+        raise UnavailableError(f"{registry}/{repository} ended {run.blob} early")
+
+    async def _keep(self, partial: OpenBlob, index: int, chunk: bytearray) -> None:
+        digest = await partial.write(index, chunk)
+        self.feed(events.ChunkStored(partial.digest, index, digest, None))
+        self._moved(partial.digest)
+
+    async def _resolve(self, effect: effects.ResolveUpstream) -> None:
+        key = (effect.registry, effect.repository, effect.reference)
+        try:
+            if self._uplink is None:
+                raise UnavailableError("this node has no uplink")
+            record = await self._uplink.resolve(*key)
+        except MeshsatError as failed:
+            self.feed(events.UpstreamAnswered(*key, None, fault_of(failed), str(failed)))
+        else:
+            self.feed(events.UpstreamAnswered(*key, record))

@@ -1,0 +1,156 @@
+"""The mesh as the rest of the node sees it: demand a blob, ask what a reference means, look who is there."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from random import Random
+
+import structlog
+import trio
+
+from meshsat.errors import DeniedError, MeshsatError, NotFoundError, UnavailableError
+from meshsat.mesh.anti_entropy import PROTOCOL as GOSSIP
+from meshsat.mesh.anti_entropy import AntiEntropy
+from meshsat.mesh.demand import Demand, Question
+from meshsat.mesh.discovery import Discovery, Sighting
+from meshsat.mesh.driver import Driver
+from meshsat.mesh.sources import OpenBlob
+from meshsat.mesh.transport import ServeStatus, Stream, Transport
+from meshsat.oci.digest import Digest
+from meshsat.protocol import events
+from meshsat.protocol.events import Fault, Priority
+from meshsat.protocol.gossip import ImageRecord
+from meshsat.protocol.machine import Machine
+from meshsat.protocol.wire import Source
+
+log = structlog.get_logger(__name__)
+
+SETTLE = 3.0
+"""Seconds after the start in which peers may still turn up who have what we want."""
+
+
+class Mesh:
+    """Owns the driver, the planes and discovery. `planes`: the transports, the preferred for bulk first."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        driver: Driver,
+        planes: Sequence[Transport],
+        discoveries: Sequence[Discovery],
+        gossip: AntiEntropy,
+        rng: Random,
+    ) -> None:
+        self.machine = machine
+        self.driver = driver
+        self.planes = planes
+        self._discoveries = discoveries
+        self._gossip = gossip
+        self._rng = rng
+        self._readers = 0
+        driver.announcer = gossip
+        driver.on_session = gossip.met
+
+    async def run(self, *, task_status: ServeStatus = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled: listen, find peers, swap, gossip."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.driver.run)
+            for plane in self.planes:
+                await nursery.start(plane.serve, self._handler(plane))
+            self._tell_addresses()
+            nursery.start_soon(self._gossip.run)
+            for discovery in self._discoveries:
+                nursery.start_soon(discovery.run, self._sighted)
+            task_status.started()
+
+    def _tell_addresses(self) -> None:
+        control = [address for plane in self.planes if plane.name == "libp2p" for address in plane.addresses]
+        bulk = [address for plane in self.planes if plane.name != "libp2p" for address in plane.addresses]
+        self.machine.addresses = (tuple(control[:8]), tuple(bulk[:8]))
+
+    def _handler(self, plane: Transport) -> Callable[[str, Stream], object]:
+        async def handle(protocol: str, stream: Stream) -> None:
+            if protocol == GOSSIP:
+                await self._gossip.handle(stream)
+            else:
+                await self.driver.accept(protocol, stream, plane.name)
+
+        return handle
+
+    def _sighted(self, sighting: Sighting) -> None:
+        self.driver.feed(events.PeerSighted(sighting.peer, sighting.control, sighting.bulk))
+
+    # --- blobs ---
+
+    @contextmanager
+    def demand(
+        self, blob: Digest, size: int, sources: tuple[Source, ...], priority: Priority
+    ) -> Iterator[Demand]:
+        """Want a blob for as long as the context lasts."""
+        demand = Demand(blob, size)
+        waiting = self.driver.demands.setdefault(blob, [])
+        waiting.append(demand)
+        try:
+            self.driver.feed(events.BlobWanted(blob, size, sources, priority))
+            yield demand
+        finally:
+            waiting.remove(demand)
+            if not waiting and self.driver.demands.get(blob) is waiting:
+                del self.driver.demands[blob]
+            self.driver.feed(events.BlobUnwanted(blob, priority))
+
+    @contextmanager
+    def reader(self, blob: Digest) -> Iterator[Callable[[int], None]]:
+        """Gives a function to tell at which byte of the blob a client reads."""
+        self._readers += 1
+        me = self._readers
+        try:
+            yield lambda offset: self.driver.feed(events.ReaderMoved(blob, me, offset))
+        finally:
+            self.driver.feed(events.ReaderMoved(blob, me, None))
+
+    def partial(self, blob: Digest) -> OpenBlob | None:
+        return self.driver.partial(blob)
+
+    def obtainable(self, blob: Digest) -> bool:
+        """Whether a blob that we do not hold can be had now, as far as we know."""
+        return self.machine.held_by_peers(blob) is not None or self.machine.site_has_uplink()
+
+    # --- references ---
+
+    async def resolve(
+        self, registry: str, repository: str, reference: str, *, max_age: float, timeout: float
+    ) -> ImageRecord:
+        """What the reference means, asked of the site's uplinks if what we know is older than `max_age` seconds.
+
+        Raises `NotFoundError`, `DeniedError` or `UnavailableError`.
+        """
+        key = (registry, repository, reference)
+        question = Question()
+        self.driver.questions.setdefault(key, []).append(question)
+        self.driver.feed(events.ReferenceWanted(*key, max_age))
+        with trio.move_on_after(timeout):
+            await question.wait()
+            if question.record is not None:
+                return question.record
+            raise error_of(question.fault, question.message)
+        asked = self.driver.questions.get(key)
+        if asked is not None and question in asked:
+            asked.remove(question)
+        raise UnavailableError(f"nobody told in {timeout:g} s what {registry}/{repository} {reference} means")
+
+    async def settled(self, has_it: Callable[[], bool], started_at: float) -> None:
+        """Just after the start: wait until somebody has what we want, or it is clear that nobody will say so."""
+        while not has_it() and trio.current_time() < started_at + SETTLE:
+            await trio.sleep(0.05)
+
+
+def error_of(fault: Fault | None, message: str) -> MeshsatError:
+    match fault:
+        case Fault.NOT_FOUND:
+            return NotFoundError(message)
+        case Fault.DENIED:
+            return DeniedError(message)
+        case _:
+            return UnavailableError(message)
+
+

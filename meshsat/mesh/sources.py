@@ -1,0 +1,65 @@
+"""What the driver needs of the store and the uplink: interfaces where they are used, with twins in tests."""
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from meshsat.chunking.cut import Cut
+from meshsat.chunking.recipe import Recipe
+from meshsat.oci.digest import Digest
+from meshsat.oci.manifest import Manifest
+from meshsat.protocol.gossip import ImageRecord
+
+
+class OpenBlob(Protocol):
+    """A blob on its way: `store.partial.Partial`."""
+
+    @property
+    def digest(self) -> Digest: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def cut(self) -> Cut: ...
+
+    @property
+    def chunks(self) -> Mapping[int, bytes]: ...
+
+    async def write(self, index: int, data: bytes | bytearray, expect: bytes | None = None) -> bytes: ...
+
+    async def read(self, index: int, start: int = 0, stop: int | None = None) -> bytes: ...
+
+    async def forget(self, indexes: Collection[int]) -> None: ...
+
+    async def publish(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+class BlobStore(Protocol):
+    """`store.Store`, as far as blobs go."""
+
+    def blob_size(self, digest: Digest) -> int | None: ...
+
+    def blobs(self) -> Mapping[Digest, int]: ...
+
+    async def read(self, digest: Digest, start: int, stop: int) -> bytes: ...
+
+    async def partial(self, digest: Digest, size: int) -> OpenBlob: ...
+
+    async def recipe(self, digest: Digest) -> Recipe: ...
+
+
+class UplinkPort(Protocol):
+    """The way upstream. All raise `MeshsatError`s."""
+
+    async def resolve(self, registry: str, repository: str, reference: str) -> ImageRecord:
+        """What the tag or digest means; the manifest itself is in the store afterwards."""
+        ...
+
+    async def manifest(self, registry: str, repository: str, reference: str) -> Manifest: ...
+
+    def blob(
+        self, registry: str, repository: str, digest: Digest, start: int, stop: int, size: int
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]: ...

@@ -1,0 +1,555 @@
+"""The exchange of blobs: from a want to a whole blob, chunk by chunk, from peers and the uplink.
+
+It keeps the transfers, and what peers tell of the blobs in them. `scheduler` ranks the chunks, `uplinks` says
+whose uplink fetches a segment, `claims` keeps who told which digest, `serving` gives to others. A peer that
+lies, stalls or floods loses its session or its turn here, and nothing else is lost.
+"""
+
+from collections.abc import Iterable
+
+from meshsat.oci.digest import Digest
+from meshsat.protocol import bitset, effects, events, scheduler, wire
+from meshsat.protocol.events import Fault
+from meshsat.protocol.serving import Serving
+from meshsat.protocol.session import HOLDS_LIMIT, WANTS_LIMIT, Session
+from meshsat.protocol.state import State, Wanted
+from meshsat.protocol.transfer import Transfer
+from meshsat.protocol.uplinks import PERMANENT, Uplinks
+from meshsat.protocol.wire import Source
+from meshsat.trust.keys import PeerId, verify
+
+SOURCES_LIMIT = 16
+ENTRIES_PATIENCE = 0.5
+"""Seconds before another holder is asked for the entries of a recipe."""
+ENTRIES_DEADLINE = 3.0
+"""Seconds after which chunks whose digest nobody tells count as not held."""
+FORGIVE = 60.0
+"""Seconds between two rounds in which what peers rejected may be asked of them again."""
+
+
+def _merged(known: Iterable[Source], more: Iterable[Source]) -> tuple[Source, ...]:
+    return tuple(dict.fromkeys((*known, *more)))[:SOURCES_LIMIT]
+
+
+class Exchange:
+    def __init__(self, state: State, serving: Serving, uplinks: Uplinks) -> None:
+        self._state = state
+        self._serving = serving
+        self._uplinks = uplinks
+        self._forgive_at = FORGIVE
+
+    # --- wants of this node ---
+
+    def blob_wanted(self, event: events.BlobWanted, now: float) -> None:
+        if event.blob in self._state.held:
+            return
+        transfer = self._transfer(event.blob, event.size, event.sources, now)
+        before = transfer.priority
+        transfer.local[event.priority] += 1
+        if transfer.priority != before:
+            self._tell_want(transfer)
+        self._seek(transfer, now)
+
+    def blob_unwanted(self, event: events.BlobUnwanted, now: float) -> None:
+        transfer = self._state.transfers.get(event.blob)
+        if transfer is None:
+            return
+        before = transfer.priority
+        transfer.local[event.priority] -= 1
+        transfer.local = +transfer.local
+        self._retire(transfer, now)
+        if transfer.blob in self._state.transfers and transfer.priority != before:
+            self._tell_want(transfer)
+
+    def reader_moved(self, event: events.ReaderMoved, now: float) -> None:
+        transfer = self._state.transfers.get(event.blob)
+        if transfer is None:
+            return
+        if event.offset is None:
+            transfer.readers.pop(event.reader, None)
+            return
+        index = min(event.offset // transfer.cut.chunk_length, transfer.cut.count)
+        if transfer.readers.get(event.reader) == index:
+            return
+        transfer.readers[event.reader] = index
+        run, near = transfer.run, scheduler.READER_WINDOW // transfer.cut.chunk_length
+        uplink_only = transfer.levels[0] & transfer.missing >> index << index
+        if run is not None and uplink_only:
+            needed = bitset.lowest(uplink_only)
+            if not run.next <= needed <= run.next + near and needed <= index + near:
+                self._uplinks.stop(transfer)
+        self._seek(transfer, now)
+
+    def _transfer(self, blob: Digest, size: int, sources: Iterable[Source], now: float) -> Transfer:
+        transfer = self._state.transfers.get(blob)
+        if transfer is None:
+            transfer = self._state.transfers[blob] = Transfer(blob, size)
+            for session in self._state.sessions.values():
+                self._count_holder(transfer, session, now)
+            self._state.emit(effects.OpenTransfer(blob, size))
+        transfer.sources = _merged(transfer.sources, sources)
+        return transfer
+
+    def transfer_opened(self, event: events.TransferOpened, now: float) -> None:
+        transfer = self._state.transfers.get(event.blob)
+        if transfer is None:
+            self._state.emit(effects.CloseTransfer(event.blob))
+            return
+        transfer.opened = True
+        for index, digest in event.held:
+            if 0 <= index < transfer.cut.count:
+                transfer.claims.learn(self._state.entry(transfer.blob, index, digest))
+                transfer.have |= 1 << index
+        if transfer.have:
+            for peer in self._state.wanters(transfer.blob, transfer.size):
+                self._tell_progress(transfer, peer)
+        self._seek(transfer, now)
+
+    def _retire(self, transfer: Transfer, now: float) -> None:
+        """End the transfer if neither this node nor the site wants it of us."""
+        if transfer.local or transfer.publishing:
+            return
+        helping = (
+            transfer.run is not None or transfer.have or self._uplinks.leads_any(transfer.blob, transfer.size)
+        )
+        if helping and self._state.demanded(transfer.blob, transfer.size):
+            return
+        self._end(transfer)
+        self._seek_all(now)
+
+    def _end(self, transfer: Transfer) -> None:
+        self._uplinks.stop(transfer)
+        for index, peer in list(transfer.asked_of.items()):
+            self._cancel(transfer, peer, index)
+        self._state.transfers.pop(transfer.blob, None)
+        for peer in self._state.sessions:
+            self._state.send(peer, wire.Unwant(transfer.blob))
+        self._state.emit(effects.CloseTransfer(transfer.blob))
+
+    # --- sessions come and go ---
+
+    def greeted(self, session: Session, now: float) -> None:
+        self._serving.tell_held(session)
+        for transfer in self._state.transfers.values():
+            self._state.send(session.peer, self._want_frame(transfer))
+        self.uplinks_changed(now)
+
+    def closed(self, session: Session, now: float) -> None:
+        """The session is already off the table."""
+        self._serving.closed(session)
+        for blob in list(session.wants):
+            self._drop_wanter(session, blob)
+        for blob, index in session.asked:
+            transfer = self._state.transfers.get(blob)
+            if transfer is not None:
+                transfer.unask(index)
+        for transfer in list(self._state.transfers.values()):
+            transfer.lost_by(session.peer)
+            self._retire(transfer, now)
+        self.uplinks_changed(now)
+
+    def uplinks_changed(self, now: float) -> None:
+        """Leases may be in other hands: ours among them."""
+        self._serve_wants(now)
+        self._seek_all(now)
+
+    # --- what peers tell ---
+
+    def holds(self, session: Session, frame: wire.Holds, now: float) -> None:
+        if len(session.holds) + len(frame.blobs) > HOLDS_LIMIT:
+            self._state.expel(session, f"it says it holds more than {HOLDS_LIMIT} blobs")
+            return
+        for blob, size in frame.blobs:
+            session.holds[blob] = size
+            session.haves.pop(blob, None)
+            self._holder_changed(session, blob, now)
+
+    def drops(self, session: Session, frame: wire.Drops, now: float) -> None:
+        for blob in frame.blobs:
+            session.holds.pop(blob, None)
+            transfer = self._state.transfers.get(blob)
+            if transfer is not None:
+                transfer.lost_by(session.peer)
+                self._seek(transfer, now)
+
+    def have(self, session: Session, frame: wire.Have, now: float) -> None:
+        transfer = self._state.transfers.get(frame.blob)
+        if transfer is None or len(frame.bits) > (transfer.cut.count + 7) // 8:
+            return
+        bits = int.from_bytes(frame.bits, "little") & transfer.everything
+        session.haves[frame.blob] = session.haves.get(frame.blob, 0) | bits
+        self._holder_changed(session, frame.blob, now)
+
+    def _holder_changed(self, session: Session, blob: Digest, now: float) -> None:
+        transfer = self._state.transfers.get(blob)
+        if transfer is not None:
+            self._count_holder(transfer, session, now)
+            self._ask_entries(transfer, session, now)
+            self._fill(transfer, session, now)
+
+    def _count_holder(self, transfer: Transfer, session: Session, now: float) -> None:
+        """Make the transfer see what this session's peer holds of it."""
+        if now < session.snubbed_until:
+            return
+        bits = session.haves.get(transfer.blob, 0)
+        if session.holds.get(transfer.blob) == transfer.size:
+            bits = transfer.everything
+        bits &= ~session.refused.get(transfer.blob, 0)
+        if bits:
+            transfer.held_by(session.peer, bits)
+
+    def want(self, session: Session, frame: wire.Want, now: float) -> None:
+        old = session.wants.get(frame.blob)
+        if old is None and len(session.wants) >= WANTS_LIMIT:
+            self._state.expel(session, f"it wants more than {WANTS_LIMIT} blobs at once")
+            return
+        if old is not None and old != frame.size:
+            self._drop_wanter(session, frame.blob)
+        session.wants[frame.blob] = frame.size
+        wanted = self._state.wanted.setdefault((frame.blob, frame.size), Wanted())
+        wanted.sources = _merged(wanted.sources, frame.sources)
+        wanted.wanters[session.peer] = frame.priority
+        transfer = self._state.transfers.get(frame.blob)
+        if transfer is not None and transfer.size == frame.size:
+            transfer.sources = _merged(transfer.sources, frame.sources)
+            if transfer.have and old is None:
+                self._tell_progress(transfer, session.peer)
+        self._serve_want(frame.blob, frame.size, wanted, now)
+
+    def _serve_wants(self, now: float) -> None:
+        for (blob, size), wanted in list(self._state.wanted.items()):
+            self._serve_want(blob, size, wanted, now)
+
+    def _serve_want(self, blob: Digest, size: int, wanted: Wanted, now: float) -> None:
+        """Take part if it is our uplink that fetches what a peer wants."""
+        if blob in self._state.held or blob in self._state.transfers or now < wanted.retry_at:
+            return
+        if not wanted.sources or not self._state.demanded(blob, size):
+            return
+        if any(session.holds.get(blob) == size for session in self._state.sessions.values()):
+            return
+        if self._uplinks.leads_any(blob, size):
+            transfer = self._transfer(blob, size, wanted.sources, now)
+            self._tell_want(transfer)
+
+    def unwant(self, session: Session, frame: wire.Unwant, now: float) -> None:
+        self._drop_wanter(session, frame.blob)
+        transfer = self._state.transfers.get(frame.blob)
+        if transfer is not None:
+            self._retire(transfer, now)
+
+    def _drop_wanter(self, session: Session, blob: Digest) -> None:
+        size = session.wants.pop(blob, None)
+        wanted = None if size is None else self._state.wanted.get((blob, size))
+        if size is not None and wanted is not None:
+            wanted.wanters.pop(session.peer, None)
+            if not wanted.wanters:
+                del self._state.wanted[blob, size]
+
+    def entries(self, session: Session, frame: wire.Entries, now: float) -> None:
+        transfer = self._state.transfers.get(frame.blob)
+        if transfer is None or frame.author == self._state.me:
+            return
+        message = wire.entries_message(frame.blob, frame.first, frame.digests)
+        if not verify(PeerId(frame.author), frame.signature, message):
+            self._state.expel(session, "it passed on entries with a wrong signature")
+            return
+        fresh = transfer.claims.learn(frame)
+        if fresh:
+            transfer.learned(fresh, now)
+            self._fill_all(transfer, now)
+
+    def failed(self, session: Session, frame: wire.Failed) -> None:
+        """A peer's uplink can't bring what we want."""
+        transfer = self._state.transfers.get(frame.blob)
+        if transfer is None or not transfer.local or self._uplinks.up:
+            return
+        if frame.fault in set(Fault) and session.uplink:
+            message = f"{session.name or session.peer}: {frame.message}"
+            self._state.emit(effects.TellFailed(frame.blob, Fault(frame.fault), message))
+
+    # --- chunks ---
+
+    def expected(self, peer: PeerId, blob: Digest, index: int) -> tuple[int, bytes] | None:
+        """Length and digest of a chunk that this peer was asked for; None if it was not."""
+        session, transfer = self._state.sessions.get(peer), self._state.transfers.get(blob)
+        if session is None or transfer is None or (blob, index) not in session.asked:
+            return None
+        digest = transfer.claims.digest(index)
+        return None if digest is None else (transfer.length(index), digest)
+
+    def reject(self, session: Session, frame: wire.Reject, now: float) -> None:
+        if session.unask(frame.blob, frame.index) is None:
+            return
+        bit = 1 << frame.index
+        session.refused[frame.blob] = session.refused.get(frame.blob, 0) | bit
+        transfer = self._state.transfers.get(frame.blob)
+        if transfer is not None:
+            transfer.unask(frame.index)
+            transfer.lost_by(session.peer, bit)
+            self._seek(transfer, now)
+
+    def chunk_stored(self, event: events.ChunkStored, now: float) -> None:
+        transfer = self._state.transfers.get(event.blob)
+        session = None if event.source is None else self._state.sessions.get(event.source)
+        if session is not None:
+            session.delivered(event.blob, event.index, now)
+        if transfer is None:
+            return
+        entry = None
+        if event.source is None:
+            self._uplinks.worked()
+            transfer.failures = 0
+            entry = self._state.entry(transfer.blob, event.index, event.digest)
+            transfer.claims.learn(entry)
+        if not transfer.have >> event.index & 1:
+            asked = transfer.asked_of.get(event.index)
+            if asked is not None and asked != event.source:
+                self._cancel(transfer, asked, event.index)
+            word = None if event.source is None else transfer.claims.word(event.index)
+            transfer.stored(event.index, None if word is None else word[1])
+            self._tell_chunk(transfer, event.index, entry)
+        if event.source is None:
+            self._uplinks.advanced(transfer, event.index)
+        if session is not None and not transfer.complete:
+            self._fill(transfer, session, now)
+        else:
+            self._seek(transfer, now)
+
+    def _tell_chunk(self, transfer: Transfer, index: int, entry: wire.Entries | None) -> None:
+        """A chunk more: to those who want it and lack it."""
+        bit = 1 << index
+        have = wire.Have(transfer.blob, bitset.to_bytes(bit, index + 1))
+        for peer in self._state.wanters(transfer.blob, transfer.size):
+            session = self._state.sessions[peer]
+            if not session.haves.get(transfer.blob, 0) & bit and transfer.blob not in session.holds:
+                if entry is not None:
+                    self._state.send(peer, entry)
+                self._state.send(peer, have)
+
+    def chunk_refused(self, event: events.ChunkRefused, now: float) -> None:
+        session = self._state.sessions.get(event.source)
+        if session is not None:
+            session.unask(event.blob, event.index)
+            self._state.expel(session, f"it sent wrong bytes as chunk {event.index} of {event.blob}")
+        transfer = self._state.transfers.get(event.blob)
+        if transfer is not None:
+            transfer.unask(event.index)
+            self._seek(transfer, now)
+
+    # --- whole blobs ---
+
+    def blob_published(self, event: events.BlobPublished, now: float) -> None:
+        fresh = event.blob not in self._state.held
+        self._state.held[event.blob] = event.size
+        transfer = self._state.transfers.pop(event.blob, None)
+        if transfer is not None:
+            self._uplinks.stop(transfer)
+            for index, peer in list(transfer.asked_of.items()):
+                self._cancel(transfer, peer, index)
+            if transfer.complete:
+                self._proven(transfer)
+        for session in self._state.sessions.values():
+            if fresh and session.greeted:
+                self._state.send(session.peer, wire.Holds(((event.blob, event.size),)))
+            if transfer is not None:
+                self._state.send(session.peer, wire.Unwant(event.blob))
+        self._seek_all(now)
+
+    def _proven(self, transfer: Transfer) -> None:
+        chunks = tuple(transfer.claims.digest(index) or b"" for index in range(transfer.cut.count))
+        transfer.claims.prove(chunks)
+        self._serving.recipe_known(transfer.blob, chunks)
+        for liar in transfer.claims.liars():
+            session = self._state.sessions.get(liar)
+            if session is not None:
+                self._state.expel(session, f"it told a wrong recipe of {transfer.blob}")
+
+    def blob_dropped(self, event: events.BlobDropped) -> None:
+        if self._state.held.pop(event.blob, None) is not None:
+            self._serving.dropped(event.blob)
+            for peer in self._state.sessions:
+                self._state.send(peer, wire.Drops((event.blob,)))
+
+    def blob_mismatched(self, event: events.BlobMismatched, now: float) -> None:
+        """The recipe was wrong: doubt whose word it stood on, and with nobody to doubt, the upstream."""
+        transfer = self._state.transfers.get(event.blob)
+        if transfer is None:
+            return
+        transfer.publishing = False
+        authors = [
+            author for author in dict.fromkeys(transfer.stands_on.values()) if author != self._state.me
+        ]
+        if authors:
+            transfer.doubted = True
+            transfer.claims.accuse(authors)
+            for author in authors:
+                self._state.emit(effects.ForgetChunks(event.blob, transfer.forget(author)))
+            if not transfer.claims.hopeless():
+                self._seek(transfer, now)
+                return
+        self._state.emit(effects.ForgetChunks(event.blob, tuple(bitset.members(transfer.have))))
+        transfer.have = 0
+        transfer.stands_on.clear()
+        transfer.claims.forget_authors()
+        self._uplinks.postpone(transfer, now, None)
+        text = f"{event.blob}: the bytes delivered under this digest do not have it; check the upstream"
+        self._uplinks.tell_failed(transfer, Fault.WRONG_BYTES, text)
+
+    def storage_failed(self, event: events.StorageFailed, now: float) -> None:
+        transfer = self._state.transfers.get(event.blob)
+        if transfer is not None:
+            transfer.publishing = False
+            self._uplinks.stop(transfer)
+            self._uplinks.postpone(transfer, now, None)
+            self._state.emit(effects.TellFailed(event.blob, Fault.STORAGE, event.message))
+            self._end(transfer)
+
+    def uplink_ended(self, event: events.UplinkEnded, now: float) -> None:
+        transfer = self._state.transfers.get(event.blob)
+        if transfer is None:
+            return
+        self._uplinks.ended(transfer, event, now)
+        if event.fault in (Fault.NOT_FOUND, Fault.DENIED, Fault.WRONG_BYTES) and not transfer.local:
+            wanted = self._state.wanted.get((transfer.blob, transfer.size))
+            if wanted is not None:
+                wanted.retry_at = now + PERMANENT
+            self._end(transfer)
+        self._seek_all(now)
+
+    # --- asking ---
+
+    def _seek_all(self, now: float) -> None:
+        for transfer in sorted(self._state.transfers.values(), key=lambda one: -one.priority):
+            self._seek(transfer, now)
+
+    def _seek(self, transfer: Transfer, now: float) -> None:
+        """Do all that can be done now to get on with a transfer."""
+        if not transfer.opened or transfer.publishing:
+            return
+        if transfer.complete:
+            transfer.publishing = True
+            self._uplinks.stop(transfer)
+            self._state.emit(effects.Publish(transfer.blob))
+            return
+        for peer in list(transfer.holders):
+            self._ask_entries(transfer, self._state.sessions[peer], now)
+        self._fill_all(transfer, now)
+        self._uplinks.start(transfer, now)
+
+    def _fill_all(self, transfer: Transfer, now: float) -> None:
+        peers = list(transfer.holders)
+        self._state.rng.shuffle(peers)
+        for peer in peers:
+            self._fill(transfer, self._state.sessions[peer], now)
+
+    def _fill(self, transfer: Transfer, session: Session, now: float) -> None:
+        """Keep the pipeline to this peer full."""
+        if not transfer.opened or transfer.publishing or not transfer.holders.get(session.peer):
+            return
+        room = session.room(transfer.cut.chunk_length, now)
+        if room <= 0:
+            return
+        takers = sorted((*self._state.wanters(transfer.blob, transfer.size), self._state.me))
+        chosen = scheduler.choose(transfer, session.peer, takers, self._state.me, now, self._state.rng)
+        asked: list[tuple[int, bytes]] = []
+        for index in chosen:
+            digest = transfer.claims.digest(index)
+            coming = transfer.run is not None and transfer.run.next <= index <= transfer.run.next + 1
+            if len(asked) == room:
+                break
+            if digest is not None and not coming:
+                session.ask(transfer.blob, index, transfer.length(index), now)
+                transfer.ask(session.peer, index)
+                asked.append((index, digest))
+        if asked:
+            self._state.send(session.peer, wire.Request(transfer.blob, tuple(asked)))
+
+    def _ask_entries(self, transfer: Transfer, session: Session, now: float) -> None:
+        """Ask for the digests that stand between us and what this peer holds, of one holder at a time."""
+        unknown = transfer.holders.get(session.peer, 0) & transfer.missing & ~transfer.claims.known
+        if not unknown:
+            return
+        if transfer.entries_lacking_since is None:
+            transfer.entries_lacking_since = now
+        if now - transfer.entries_asked_at > ENTRIES_PATIENCE:
+            transfer.entries_asked = 0
+        unknown &= ~transfer.entries_asked
+        if unknown:
+            transfer.entries_asked |= unknown
+            transfer.entries_asked_at = now
+            bits = bitset.to_bytes(unknown, transfer.cut.count)
+            self._state.send(session.peer, wire.AskEntries(transfer.blob, transfer.size, bits))
+
+    def _cancel(self, transfer: Transfer, peer: PeerId, index: int) -> None:
+        transfer.unask(index)
+        session = self._state.sessions.get(peer)
+        if session is not None:
+            session.unask(transfer.blob, index)
+            self._state.send(peer, wire.Cancel(transfer.blob, (index,)))
+
+    # --- telling ---
+
+    def _want_frame(self, transfer: Transfer) -> wire.Want:
+        return wire.Want(transfer.blob, transfer.size, int(transfer.priority), transfer.sources)
+
+    def _tell_want(self, transfer: Transfer) -> None:
+        for session in self._state.sessions.values():
+            if session.greeted:
+                self._state.send(session.peer, self._want_frame(transfer))
+
+    def _tell_progress(self, transfer: Transfer, peer: PeerId) -> None:
+        self._serving.tell_entries(transfer, peer, transfer.have)
+        bits = bitset.to_bytes(transfer.have, transfer.cut.count)
+        self._state.send(peer, wire.Have(transfer.blob, bits))
+
+    # --- time ---
+
+    def tick(self, now: float) -> None:
+        """Deadlines, second tries, forgiveness."""
+        if self._uplinks.retry(now):
+            self.uplinks_changed(now)
+        for session in list(self._state.sessions.values()):
+            if session.stalled(now):
+                self._stalled(session, now)
+            elif session.stalls and now >= session.snubbed_until:
+                for transfer in self._state.transfers.values():
+                    self._count_holder(transfer, session, now)
+        for transfer in self._state.transfers.values():
+            self._check_entries(transfer, now)
+        if now >= self._forgive_at:
+            self._forgive_at = now + FORGIVE
+            for session in self._state.sessions.values():
+                session.refused.clear()
+                for transfer in self._state.transfers.values():
+                    self._count_holder(transfer, session, now)
+        self._serve_wants(now)
+        self._seek_all(now)
+
+    def _check_entries(self, transfer: Transfer, now: float) -> None:
+        """Chunks whose digest no holder tells are as good as not held."""
+        since = transfer.entries_lacking_since
+        if since is None:
+            return
+        untold = {
+            peer: bits & transfer.missing & ~transfer.claims.known for peer, bits in transfer.holders.items()
+        }
+        if not any(untold.values()):
+            transfer.entries_lacking_since = None
+        elif now - since > ENTRIES_DEADLINE:
+            transfer.entries_lacking_since = None
+            for peer, bits in untold.items():
+                refused = self._state.sessions[peer].refused
+                refused[transfer.blob] = refused.get(transfer.blob, 0) | bits
+                transfer.lost_by(peer, bits)
+
+    def _stalled(self, session: Session, now: float) -> None:
+        """It was asked and brings nothing: ask others, and leave it alone for a while."""
+        session.snub(now)
+        for blob, index in list(session.asked):
+            transfer = self._state.transfers.get(blob)
+            if transfer is not None:
+                self._cancel(transfer, session.peer, index)
+            session.unask(blob, index)
+        for transfer in self._state.transfers.values():
+            transfer.lost_by(session.peer)

@@ -1,0 +1,148 @@
+"""The records that spread by gossip, and the set of them that every node keeps the same.
+
+A record says what a tag meant when an upstream was last asked. It is sealed by its author, so it may come
+from anybody. Of two records for one tag the younger wins, then the larger digest: an order that every node
+computes alike, whatever came first. Exchange is by summary: tell what you have, get what you lack.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import cbor2
+
+from meshsat.errors import InvalidInputError
+from meshsat.oci.digest import Digest
+from meshsat.oci.reference import parse_repository_untrusted, parse_tag_untrusted
+from meshsat.trust import envelope
+from meshsat.trust.keys import NodeKey, PeerId
+
+CONTEXT = "meshsat/image-record/1"
+RECORD_LIMIT = 4096
+"""Bytes of one sealed record."""
+CLOCK_SKEW = 300.0
+"""Seconds that another node's clock may be ahead of ours before its records are refused."""
+
+Key = tuple[str, str, str]
+"""Registry, repository, tag (or digest, for a record that answers a question by digest)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    registry: str
+    repository: str
+    reference: str
+    """A tag; or a digest, in answers only."""
+    media_type: str
+    digest: Digest
+    size: int
+    """Bytes of the manifest."""
+    resolved_at: float
+    """Unix time at which the upstream said so."""
+    author: PeerId
+    sealed: bytes
+    """The signed bytes, as they travel."""
+
+    @property
+    def key(self) -> Key:
+        return (self.registry, self.repository, self.reference)
+
+    @property
+    def version(self) -> tuple[float, str]:
+        return (self.resolved_at, str(self.digest))
+
+
+def seal(
+    key: NodeKey,
+    *,
+    registry: str,
+    repository: str,
+    reference: str,
+    media_type: str,
+    digest: Digest,
+    size: int,
+    resolved_at: float,
+) -> ImageRecord:
+    payload = cbor2.dumps([registry, repository, reference, media_type, str(digest), size, resolved_at])
+    sealed = envelope.seal(key, CONTEXT, payload)
+    return ImageRecord(
+        registry, repository, reference, media_type, digest, size, resolved_at, key.peer_id, sealed
+    )
+
+
+def open_record_untrusted(sealed: bytes, now: float) -> ImageRecord:
+    """The record in a sealed envelope, its signature checked. `now` is Unix time.
+
+    Raises `InvalidInputError`.
+    """
+    if len(sealed) > RECORD_LIMIT:
+        raise InvalidInputError("an image record is too large")
+    opened = envelope.open_untrusted(sealed, CONTEXT)
+    try:
+        items = cbor2.loads(opened.payload)
+    except (cbor2.CBORError, ValueError, OverflowError, RecursionError, MemoryError, TypeError):
+        raise InvalidInputError("an image record is not CBOR") from None
+    if type(items) is not list or [type(item) for item in items] != [str, str, str, str, str, int, float]:
+        raise InvalidInputError("an image record does not have its seven fields")
+    registry, repository, reference, media_type, digest, size, resolved_at = items
+    if not registry or len(registry) > 255 or len(media_type) > 255 or not 0 <= size < 1 << 32:
+        raise InvalidInputError("an image record's fields are out of range")
+    if not 0 <= resolved_at <= now + CLOCK_SKEW:
+        raise InvalidInputError("an image record is from the future: check the clocks of the site")
+    parse_repository_untrusted(repository)
+    if ":" in reference:
+        if Digest.parse_untrusted(reference) != Digest.parse_untrusted(digest):
+            raise InvalidInputError("an image record names one digest and means another")
+    else:
+        parse_tag_untrusted(reference)
+    return ImageRecord(
+        registry,
+        repository,
+        reference,
+        media_type,
+        Digest.parse_untrusted(digest),
+        size,
+        resolved_at,
+        opened.author,
+        bytes(sealed),
+    )
+
+
+class RecordSet:
+    """The youngest record of each tag; at most `limit` tags, the ones resolved longest ago go first."""
+
+    def __init__(self, limit: int = 65536) -> None:
+        self._limit = limit
+        self._records: dict[Key, ImageRecord] = {}
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[ImageRecord]:
+        return iter(self._records.values())
+
+    def get(self, key: Key) -> ImageRecord | None:
+        return self._records.get(key)
+
+    def merge(self, record: ImageRecord) -> bool:
+        """Take the record in if it is news. Commutative, associative, idempotent up to the limit."""
+        known = self._records.get(record.key)
+        if known is not None and known.version >= record.version:
+            return False
+        self._records[record.key] = record
+        if len(self._records) > self._limit:
+            oldest = min(self._records.values(), key=lambda one: (one.version, one.key))
+            del self._records[oldest.key]
+            return oldest.key != record.key
+        return True
+
+    def summary(self) -> dict[Key, float]:
+        """What another side needs to find what it can tell us: the age of each record."""
+        return {key: record.resolved_at for key, record in self._records.items()}
+
+    def news_for(self, summary: dict[Key, float]) -> Iterable[ImageRecord]:
+        """The records that whoever sent this summary lacks, or has an older one of."""
+        return [
+            record
+            for key, record in self._records.items()
+            if key not in summary or summary[key] < record.resolved_at
+        ]

@@ -1,0 +1,279 @@
+"""The whole of a node's behaviour in the mesh, as one machine: `handle(event, now) -> effects`.
+
+`now` is a monotonic time in seconds; it never goes back. The machine holds no bytes of content, opens
+nothing, and never sleeps: `deadline` says when it wants to be called with `TimerExpired`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from meshsat.errors import InvalidInputError
+from meshsat.oci.digest import Digest
+from meshsat.protocol import effects, events, wire
+from meshsat.protocol.effects import Effect
+from meshsat.protocol.exchange import Exchange
+from meshsat.protocol.gossip import ImageRecord, RecordSet
+from meshsat.protocol.membership import Membership
+from meshsat.protocol.resolve import Resolver
+from meshsat.protocol.serving import Serving
+from meshsat.protocol.session import Session
+from meshsat.protocol.state import State
+from meshsat.protocol.transfer import Transfer
+from meshsat.protocol.uplinks import Uplinks
+from meshsat.trust.keys import PeerId, parse_peer_id_untrusted
+
+BUSY_TICK = 0.1
+"""Seconds between two looks at the deadlines while something is on its way."""
+IDLE_TICK = 0.5
+PEERS_TOLD = 64
+"""Members told to a new peer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    me: PeerId
+    name: str
+    uplink: bool
+    unix_offset: float = 0.0
+    """What to add to the machine's time to have Unix time."""
+    keepalive: float = 1.0
+    silence_limit: float = 3.0
+    max_sessions: int = 256
+
+
+class Machine:
+    def __init__(self, settings: Settings, sign: Callable[[bytes], bytes], rng: Random) -> None:
+        self._settings = settings
+        self._effects: list[Effect] = []
+        self._state = State(settings.me, sign, self._effects.append, rng)
+        self._last_tick = float("-inf")
+        self.records = RecordSet()
+        self.addresses: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        """Our own control and bulk addresses, as peers are told."""
+        self._uplinks = Uplinks(self._state, enabled=settings.uplink)
+        self._serving = Serving(self._state)
+        self._exchange = Exchange(self._state, self._serving, self._uplinks)
+        self._membership = Membership(self._state, rng, max_sessions=settings.max_sessions)
+        self._resolver = Resolver(
+            self._state, self._uplinks, self.records, lambda now: now + settings.unix_offset
+        )
+
+    # --- what the shell may look at ---
+
+    @property
+    def me(self) -> PeerId:
+        return self._settings.me
+
+    @property
+    def silence_limit(self) -> float:
+        return self._settings.silence_limit
+
+    @property
+    def sessions(self) -> dict[PeerId, Session]:
+        return self._state.sessions
+
+    @property
+    def transfers(self) -> dict[Digest, Transfer]:
+        return self._state.transfers
+
+    @property
+    def membership(self) -> Membership:
+        return self._membership
+
+    @property
+    def uplink_up(self) -> bool:
+        return self._uplinks.up
+
+    def site_has_uplink(self) -> bool:
+        """Whether some node, this one included, can fetch from upstream now, as far as we know."""
+        return bool(self._uplinks.candidates())
+
+    def held_by_peers(self, blob: Digest) -> int | None:
+        """The size of a blob that a connected peer holds whole; None if none does."""
+        sizes = (session.holds.get(blob) for session in self._state.sessions.values())
+        return next((size for size in sizes if size is not None), None)
+
+    def expected(self, peer: PeerId, blob: Digest, index: int) -> tuple[int, bytes] | None:
+        """Length and digest of a chunk that this peer was asked for; None if it was not."""
+        return self._exchange.expected(peer, blob, index)
+
+    def take_records(self, records: list[ImageRecord]) -> list[ImageRecord]:
+        """Merge records that came by gossip; returns the news among them."""
+        return [record for record in records if self.records.merge(record)]
+
+    def deadline(self, now: float) -> float:
+        """When to call with `TimerExpired`, at the latest."""
+        busy = self._state.transfers or self._resolver.busy
+        return max(now, self._last_tick + (BUSY_TICK if busy else IDLE_TICK))
+
+    # --- events ---
+
+    def handle(self, event: events.Event, now: float) -> list[Effect]:
+        self._state.now = now
+        self._dispatch(event, now)
+        done, self._effects[:] = list(self._effects), []
+        return done
+
+    def _dispatch(self, event: events.Event, now: float) -> None:
+        exchange = self._exchange
+        match event:
+            case events.FrameReceived():
+                self._frame(event.peer, event.frame, now)
+            case events.PayloadProgressed():
+                session = self._state.sessions.get(event.peer)
+                if session is not None:
+                    session.last_heard = now
+                    session.last_progress = now
+            case events.ChunkStored():
+                exchange.chunk_stored(event, now)
+            case events.ChunkSent():
+                self._serving.chunk_sent(event)
+            case events.TimerExpired():
+                self._tick(now)
+            case events.SessionOpened():
+                self._opened(event, now)
+            case events.SessionClosed():
+                self._closed(event.peer, now)
+            case events.PeerSighted():
+                self._membership.sighted(event.peer, event.control, event.bulk, now)
+            case events.DialFailed():
+                self._membership.dial_failed(event.peer, now, refused=event.refused)
+            case events.BlobWanted():
+                exchange.blob_wanted(event, now)
+            case events.BlobUnwanted():
+                exchange.blob_unwanted(event, now)
+            case events.TransferOpened():
+                exchange.transfer_opened(event, now)
+            case events.ReaderMoved():
+                exchange.reader_moved(event, now)
+            case events.ChunkRefused():
+                exchange.chunk_refused(event, now)
+            case events.BlobPublished():
+                exchange.blob_published(event, now)
+            case events.BlobMismatched():
+                exchange.blob_mismatched(event, now)
+            case events.BlobDropped():
+                exchange.blob_dropped(event)
+            case events.StorageFailed():
+                exchange.storage_failed(event, now)
+            case events.RecipeLoaded():
+                self._serving.recipe_known(event.blob, event.chunks)
+            case events.UplinkEnded():
+                exchange.uplink_ended(event, now)
+            case events.ReferenceWanted():
+                self._resolver.wanted(event, now)
+            case events.UpstreamAnswered():
+                self._resolver.upstream_answered(event, now)
+
+    def _opened(self, event: events.SessionOpened, now: float) -> None:
+        if now < self._state.bans.get(event.peer, 0.0):
+            self._effects.append(effects.Disconnect(event.peer, "it misbehaved a short while ago"))
+            return
+        session = Session(event.peer, now, last_heard=now, last_ping=now, frame_credit_at=now)
+        self._state.sessions[event.peer] = session
+        self._membership.opened(event.peer, now)
+        control, bulk = self.addresses
+        self._state.send(event.peer, wire.Hello(self._settings.name, self._uplinks.up, control, bulk))
+
+    def _closed(self, peer: PeerId, now: float) -> None:
+        session = self._state.sessions.pop(peer, None)
+        self._membership.closed(peer, now)
+        if session is not None:
+            self._exchange.closed(session, now)
+            self._resolver.closed(session, now)
+
+    def _frame(self, peer: PeerId, frame: wire.Frame, now: float) -> None:
+        session = self._state.sessions.get(peer)
+        if session is None:
+            return
+        session.last_heard = now
+        if not session.spend_frame(now):
+            self._state.expel(session, "it floods us with frames")
+            return
+        if not session.greeted and not isinstance(frame, wire.Hello):
+            self._state.expel(session, "its first frame is no greeting")
+            return
+        exchange = self._exchange
+        match frame:
+            case wire.Have():
+                exchange.have(session, frame, now)
+            case wire.Entries():
+                exchange.entries(session, frame, now)
+            case wire.Request():
+                self._serving.request(session, frame)
+            case wire.Cancel():
+                self._serving.cancel(session, frame)
+            case wire.Ping():
+                self._state.send(peer, wire.Pong(frame.token))
+            case wire.Pong():
+                session.rtt = max(0.0, now - session.last_ping)
+            case wire.Hello():
+                self._hello(session, frame, now)
+            case wire.Peers():
+                self._peers(frame, now)
+            case wire.Uplink():
+                session.uplink = frame.up
+                exchange.uplinks_changed(now)
+            case wire.Holds():
+                exchange.holds(session, frame, now)
+            case wire.Drops():
+                exchange.drops(session, frame, now)
+            case wire.Want():
+                exchange.want(session, frame, now)
+            case wire.Unwant():
+                exchange.unwant(session, frame, now)
+            case wire.AskEntries():
+                self._serving.ask_entries(session, frame)
+            case wire.Reject():
+                exchange.reject(session, frame, now)
+            case wire.Failed():
+                exchange.failed(session, frame)
+            case wire.Resolve():
+                self._resolver.asked(session, frame, now)
+            case wire.Resolved():
+                self._resolver.resolved(session, frame, now)
+            case _:
+                self._state.expel(session, f"a {type(frame).__name__} frame has no place here")
+
+    def _hello(self, session: Session, frame: wire.Hello, now: float) -> None:
+        if session.greeted:
+            self._state.expel(session, "it greets twice")
+            return
+        session.greeted = True
+        session.name, session.uplink = frame.name, frame.uplink
+        session.control, session.bulk = frame.control, frame.bulk
+        self._membership.sighted(session.peer, frame.control, frame.bulk, now)
+        others = [one for one in self._state.sessions.values() if one.peer != session.peer and one.bulk]
+        self._state.rng.shuffle(others)
+        told = tuple((one.peer, one.control, one.bulk) for one in others[:PEERS_TOLD])
+        if told:
+            self._state.send(session.peer, wire.Peers(told))
+        self._exchange.greeted(session, now)
+
+    def _peers(self, frame: wire.Peers, now: float) -> None:
+        for text, control, bulk in frame.peers:
+            try:
+                peer = parse_peer_id_untrusted(text)
+            except InvalidInputError:
+                continue
+            self._membership.sighted(peer, control, bulk, now)
+
+    # --- time ---
+
+    def _tick(self, now: float) -> None:
+        late = now - self._last_tick - 2 * IDLE_TICK
+        self._last_tick = now
+        for session in list(self._state.sessions.values()):
+            if 0 < late < float("inf"):  # we slept, not they
+                session.last_heard += late
+                session.last_payload += late
+            if now - session.last_heard > self._settings.silence_limit:
+                reason = f"it was silent for {self._settings.silence_limit:g} s"
+                self._effects.append(effects.Disconnect(session.peer, reason))
+            elif now - session.last_ping >= self._settings.keepalive:
+                session.last_ping = now
+                self._state.send(session.peer, wire.Ping(int(now * 1000) % (1 << 32)))
+        self._exchange.tick(now)
+        self._resolver.tick(now)
+        self._membership.tick(now)

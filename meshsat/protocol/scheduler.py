@@ -1,0 +1,62 @@
+"""Which chunks to ask a peer for.
+
+Laws, in order:
+1. What a reader waits for comes first, in order.
+2. A peer that alone holds chunks gives each of them to one peer, all different: the chunks that only it holds
+   are dealt out among those who want the blob, by index; every node deals alike, without a word. The rest of
+   the site then has them from each other, and the only seed's upload is spent once on each chunk.
+3. Else rarest first, ties at random.
+4. What its turn-taker did not fetch within `YOUNG` seconds is anybody's.
+"""
+
+from collections.abc import Sequence
+from random import Random
+
+from meshsat.protocol import bitset
+from meshsat.protocol.transfer import Transfer
+from meshsat.trust.keys import PeerId
+
+READER_WINDOW = 8 << 20
+"""Bytes before a reader that are asked for before anything else."""
+
+
+def choose(
+    transfer: Transfer, peer: PeerId, takers: Sequence[PeerId], me: PeerId, now: float, rng: Random
+) -> list[int]:
+    """Chunks to ask `peer` for, best first, as many as there are candidates in the first groups.
+
+    `takers` are all who want the blob, this node among them, in the same order on every node.
+    """
+    held = transfer.holders.get(peer, 0)
+    wanted = held & transfer.missing & ~transfer.inflight & transfer.claims.known
+    if not wanted:
+        return []
+    chosen: list[int] = []
+    taken = 0
+
+    def take(bits: int, limit: int, *, ordered: bool) -> None:
+        nonlocal taken
+        bits &= ~taken
+        while bits and len(chosen) < limit:
+            index = bitset.lowest(bits) if ordered else bitset.any_member(bits, rng)
+            chosen.append(index)
+            taken |= 1 << index
+            bits &= ~(1 << index)
+
+    limit = 64
+    for position in transfer.readers.values():
+        window = max(2, READER_WINDOW // transfer.cut.chunk_length)
+        take(wanted & bitset.span(position, position + window), limit, ordered=True)
+
+    sole = held & transfer.levels[1] & transfer.missing if len(transfer.levels) > 1 else 0
+    turns = [taker for taker in takers if taker != peer]
+    if me in turns:
+        mine = bitset.every(len(turns), turns.index(me), transfer.cut.count)
+        take(wanted & sole & mine, limit, ordered=True)
+    if not sole:
+        for level in transfer.levels[2:]:
+            take(wanted & level, limit, ordered=False)
+            if len(chosen) >= limit:
+                break
+    take(wanted & ~transfer.young(now), limit, ordered=False)
+    return chosen

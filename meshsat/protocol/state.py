@@ -1,0 +1,70 @@
+"""What the parts of the machine share: sessions, blobs held, blobs on their way, blobs that peers want."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from meshsat.oci.digest import Digest
+from meshsat.protocol import effects, wire
+from meshsat.protocol.events import Priority
+from meshsat.protocol.session import Session
+from meshsat.protocol.transfer import Transfer
+from meshsat.protocol.wire import Source
+from meshsat.trust.keys import PeerId
+
+BAN = (60.0, 3600.0)
+"""Seconds for which a peer that broke the rules is not spoken to; doubles with each time."""
+
+
+@dataclass(slots=True)
+class Wanted:
+    """A blob that peers want of the site."""
+
+    sources: tuple[Source, ...] = ()
+    wanters: dict[PeerId, int] = field(default_factory=dict)
+    """Peer -> its priority."""
+    retry_at: float = 0.0
+    """Not before this time do we ask upstream for it again."""
+
+
+@dataclass(slots=True)
+class State:
+    me: PeerId
+    sign: Callable[[bytes], bytes]
+    emit: Callable[[effects.Effect], None]
+    rng: Random
+    now: float = 0.0
+    sessions: dict[PeerId, Session] = field(default_factory=dict)
+    held: dict[Digest, int] = field(default_factory=dict)
+    """Whole blobs of this node, with sizes."""
+    transfers: dict[Digest, Transfer] = field(default_factory=dict)
+    wanted: dict[tuple[Digest, int], Wanted] = field(default_factory=dict)
+    """By digest and size: a liar's size is another blob."""
+    bans: dict[PeerId, float] = field(default_factory=dict)
+    """Until when a peer is not spoken to."""
+    _offences: dict[PeerId, int] = field(default_factory=dict)
+
+    def send(self, peer: PeerId, frame: wire.Frame) -> None:
+        self.emit(effects.Send(peer, frame))
+
+    def expel(self, session: Session, reason: str) -> None:
+        """End the session of a peer that broke the rules, and don't speak to it for a while."""
+        offences = self._offences.get(session.peer, 0)
+        self._offences[session.peer] = offences + 1
+        self.bans[session.peer] = self.now + min(BAN[0] * 2.0 ** min(offences, 16), BAN[1])
+        self.emit(effects.Disconnect(session.peer, reason))
+
+    def wanters(self, blob: Digest, size: int) -> list[PeerId]:
+        """Peers that want to hear of every chunk of this blob."""
+        wanted = self.wanted.get((blob, size))
+        return [] if wanted is None else list(wanted.wanters)
+
+    def demanded(self, blob: Digest, size: int) -> bool:
+        """Whether some peer wants the blob for itself, and not only helps others to it."""
+        wanted = self.wanted.get((blob, size))
+        return wanted is not None and any(level > Priority.FOLLOW for level in wanted.wanters.values())
+
+    def entry(self, blob: Digest, first: int, digests: bytes) -> wire.Entries:
+        """Our own word for these chunks."""
+        signature = self.sign(wire.entries_message(blob, first, digests))
+        return wire.Entries(blob, self.me, first, digests, signature)

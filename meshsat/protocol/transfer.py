@@ -1,0 +1,152 @@
+"""One blob on its way to this node: what is held, what is in flight, who has what, how rare it is.
+
+All sets of chunks are bitsets, so that a question about 4096 chunks costs a few operations on 512 bytes.
+"""
+
+from collections import Counter, deque
+from dataclasses import dataclass
+
+from meshsat.chunking.cut import FIXED_1, Cut
+from meshsat.oci.digest import Digest
+from meshsat.protocol import bitset
+from meshsat.protocol.claims import Claims
+from meshsat.protocol.events import Priority
+from meshsat.protocol.wire import Source
+from meshsat.trust.keys import PeerId
+
+YOUNG = 1.0
+"""Seconds for which a chunk's first copies are left to the peer whose turn it is."""
+
+
+@dataclass(slots=True)
+class Run:
+    """A fetch over our own uplink: the next chunk to come, and where it ends."""
+
+    next: int
+    stop: int
+
+
+class Transfer:
+    def __init__(self, blob: Digest, size: int) -> None:
+        self.blob = blob
+        self.size = size
+        self.cut = Cut(FIXED_1, size)
+        self.everything = bitset.full(self.cut.count)
+        self.claims = Claims(blob, self.cut)
+        self.sources: tuple[Source, ...] = ()
+        self.opened = False
+        self.publishing = False
+        self.local: Counter[Priority] = Counter()
+        """Who on this node wants it, by priority; empty when only the site does."""
+        self.readers: dict[int, int] = {}
+        """Reader -> the chunk it needs next."""
+        self.have = 0
+        self.inflight = 0
+        self.asked_of: dict[int, PeerId] = {}
+        self.stands_on: dict[int, PeerId] = {}
+        """On whose word each chunk was taken; absent: proven, or off our own uplink."""
+        self.holders: dict[PeerId, int] = {}
+        self.levels: list[int] = [self.everything]
+        """levels[n]: the chunks that exactly n connected peers hold."""
+        self.run: Run | None = None
+        self.retry_at = 0.0
+        """Not before this time do we try our uplink for it again."""
+        self.failures = 0
+        self.doubted = False
+        """A recipe for it proved wrong: what peers say they hold keeps no uplink from fetching it."""
+        self.entries_asked = 0
+        self.entries_asked_at = 0.0
+        self.entries_lacking_since: float | None = None
+        self._young: deque[tuple[float, int]] = deque()
+        self._young_bits = 0
+
+    # --- what is there ---
+
+    @property
+    def complete(self) -> bool:
+        return self.have == self.everything
+
+    @property
+    def missing(self) -> int:
+        return self.everything & ~self.have
+
+    @property
+    def have_bytes(self) -> int:
+        held = self.have.bit_count() * self.cut.chunk_length
+        if self.cut.count and self.have >> (self.cut.count - 1) & 1:
+            held -= self.cut.count * self.cut.chunk_length - self.size
+        return held
+
+    @property
+    def priority(self) -> Priority:
+        return max(+self.local, default=Priority.FOLLOW)
+
+    def length(self, index: int) -> int:
+        return self.cut.span(index)[1]
+
+    # --- who holds what ---
+
+    def held_by(self, peer: PeerId, bits: int) -> None:
+        """The peer holds these chunks too."""
+        fresh = bits & self.everything & ~self.holders.get(peer, 0)
+        if not fresh:
+            return
+        self.holders[peer] = self.holders.get(peer, 0) | fresh
+        for level in range(len(self.levels) - 1, -1, -1):
+            moved = self.levels[level] & fresh
+            if moved:
+                if level + 1 == len(self.levels):
+                    self.levels.append(0)
+                self.levels[level] ^= moved
+                self.levels[level + 1] |= moved
+
+    def lost_by(self, peer: PeerId, bits: int | None = None) -> None:
+        """The peer holds these chunks (None: all that it held) no longer, or is gone."""
+        held = self.holders.get(peer, 0)
+        gone = held if bits is None else bits & held
+        if bits is None:
+            self.holders.pop(peer, None)
+        else:
+            self.holders[peer] = held & ~gone
+        for level in range(1, len(self.levels)):
+            moved = self.levels[level] & gone
+            self.levels[level] ^= moved
+            self.levels[level - 1] |= moved
+
+    # --- what is asked for ---
+
+    def ask(self, peer: PeerId, index: int) -> None:
+        self.asked_of[index] = peer
+        self.inflight |= 1 << index
+
+    def unask(self, index: int) -> None:
+        self.asked_of.pop(index, None)
+        self.inflight &= ~(1 << index)
+
+    def stored(self, index: int, author: PeerId | None) -> None:
+        self.unask(index)
+        self.have |= 1 << index
+        if author is not None:
+            self.stands_on[index] = author
+
+    def forget(self, author: PeerId) -> tuple[int, ...]:
+        """Drop the chunks that stand on this author's word; returns them."""
+        dropped = tuple(sorted(index for index, word in self.stands_on.items() if word == author))
+        for index in dropped:
+            del self.stands_on[index]
+        self.have &= ~bitset.of(dropped)
+        return dropped
+
+    # --- how long a chunk is known ---
+
+    def learned(self, bits: int, now: float) -> None:
+        """The digests of these chunks became known."""
+        for index in bitset.members(bits):
+            self._young.append((now, index))
+        self._young_bits |= bits
+
+    def young(self, now: float) -> int:
+        """The chunks that are known for less than `YOUNG` seconds."""
+        while self._young and self._young[0][0] + YOUNG <= now:
+            self._young_bits &= ~(1 << self._young.popleft()[1])
+        return self._young_bits
