@@ -70,6 +70,9 @@ class Partial:
         self._own_digest = self_evident(digest, row.size)
         self._prefix = PrefixDigest(digest, self.cut, self._read_whole)
         self._writing: dict[int, trio.Event] = {}
+        self._one_by_one = (
+            trio.Lock()
+        )  # side by side they only fight for the locks of the file and of the digest
         self._exclusive = trio.Lock()
         self.state = State.OPEN
 
@@ -112,8 +115,9 @@ class Partial:
             return await self._backing.threads.run(self._check, index, data, recorded)
         done = self._writing[index] = trio.Event()
         try:
-            sha256 = await self._backing.threads.run(self._write, index, offset, data, expect)
-            self._record({index: sha256})
+            async with self._one_by_one:
+                sha256 = await self._backing.threads.run(self._write, index, offset, data, expect)
+                self._record({index: sha256})
         finally:
             del self._writing[index]
             done.set()
