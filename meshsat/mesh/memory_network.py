@@ -185,7 +185,7 @@ class Pipe:
         local = self.source is self.sink
         paced = not local and not (self.source.up.rate is None is self.sink.down.rate)
         view = memoryview(bytes(data))
-        step = network.quantum if paced else max(len(view), 1)
+        step = network.quantum if paced else network.window
         for start in range(0, len(view), step):
             piece = view[start : start + step]
             await self._room()
