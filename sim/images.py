@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from meshsat.demo.image import make_image
+
 CONFIG = "application/vnd.oci.image.config.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -26,7 +28,7 @@ class Layout:
     manifest: str
     """Digest of the manifest or index that the layout's index.json names."""
     blobs: tuple[str, ...]
-    """Digests of the layers."""
+    """Digests of the layers, and of what else is no manifest."""
     size: int
     """Bytes of everything that a pull fetches: manifest, config, layers."""
 
@@ -34,20 +36,42 @@ class Layout:
 def random_image(directory: Path, layer_bytes: int, *, layers: int = 1, seed: int = 1) -> Layout:
     """An image of `layers` layers of `layer_bytes` random bytes each. Nothing can unpack it."""
     rng = random.Random(seed)  # noqa: S311 - noise, the same for the same seed
-    store = directory / "blobs" / "sha256"
-    store.mkdir(parents=True)
+    store = _store(directory)
     descriptors = [_write(store, _noise(rng, layer_bytes), LAYER) for _ in range(layers)]
     root = {"type": "layers", "diff_ids": [layer["digest"] for layer in descriptors]}
     config = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": root}
     described = _write(store, _json(config), CONFIG)
     manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": descriptors}
-    top = _write(store, _json(manifest), MANIFEST)
+    top = _finish(directory, _write(store, _json(manifest), MANIFEST))
+    size = top["size"] + described["size"] + layers * layer_bytes
+    return Layout(directory, top["digest"], tuple(layer["digest"] for layer in descriptors), size)
+
+
+def demo_image(directory: Path, size: int) -> Layout:
+    """The image of `meshsat demo`, about `size` bytes: two architectures, layers that can be unpacked."""
+    image = make_image(size)
+    store = _store(directory)
+    for blob in image.blobs.values():
+        _write(store, iter((blob,)), LAYER)
+    for media_type, raw in image.manifests.values():
+        written = _write(store, iter((raw,)), media_type)
+        if written["digest"] == str(image.index):
+            _finish(directory, written)
+    return Layout(directory, str(image.index), tuple(map(str, image.blobs)), image.size)
+
+
+def _store(directory: Path) -> Path:
+    store = directory / "blobs" / "sha256"
+    store.mkdir(parents=True)
+    return store
+
+
+def _finish(directory: Path, top: dict[str, Any]) -> dict[str, Any]:
     (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}', encoding="utf-8")
     (directory / "index.json").write_text(
         json.dumps({"schemaVersion": 2, "manifests": [top]}), encoding="utf-8"
     )
-    size = top["size"] + described["size"] + layers * layer_bytes
-    return Layout(directory, top["digest"], tuple(layer["digest"] for layer in descriptors), size)
+    return top
 
 
 def _write(store: Path, content: Iterator[bytes], media_type: str) -> dict[str, Any]:
