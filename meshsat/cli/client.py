@@ -71,7 +71,7 @@ class NodeClient:
         try:
             yield
         except httpx.ConnectError as refused:
-            if isinstance(refused.__cause__ and refused.__cause__.__cause__, PermissionError):
+            if any(isinstance(cause, PermissionError) for cause in _causes(refused)):
                 raise self._denied() from None
             raise self._not_running() from None
         except httpx.TimeoutException:
@@ -103,6 +103,13 @@ class NodeClient:
             return json.loads(text)
         except ValueError:
             raise MeshsatError(f"the node's answer is not JSON: {text[:80]!r}") from None
+
+
+def _causes(fault: BaseException | None) -> Iterator[BaseException]:
+    """`fault` and what lies behind it, through the layers of httpx."""
+    while fault is not None:
+        yield fault
+        fault = fault.__cause__ or fault.__context__
 
 
 def _reason(text: str) -> str:

@@ -25,7 +25,10 @@ def run(
         bool, typer.Option("--json", help="The result as one JSON object on one line of stdout.")
     ] = False,
 ) -> None:
-    """Five nodes, one thin uplink: watch an image cross it once and reach every node as it arrives."""
+    """Watch an image cross a thin uplink once and reach five nodes.
+
+    Everything happens on this machine, and nothing of it is left afterwards.
+    """
     from rich.console import Console
 
     from meshsat.demo.run import Options
@@ -49,7 +52,7 @@ class _Visit:
         import trio
 
         from meshsat.cli.faults import culprit, in_words
-        from meshsat.demo.errors import DemoError
+        from meshsat.demo.place import DemoError
 
         try:
             trio.run(self._until_signal, options)

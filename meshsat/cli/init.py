@@ -16,7 +16,10 @@ def run(
     config: ConfigFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a fleet: its root key, and on this machine a node that can invite others."""
+    """Make a fleet, with this machine as its first node.
+
+    The fleet's root key stays here; this node can invite others.
+    """
     import time
 
     from meshsat.mesh.identity import identity_dir, init_fleet

@@ -8,7 +8,7 @@ level debug: what matters about a peer is told by meshsat itself.
 import logging
 import re
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -41,6 +41,7 @@ def configure(section: LogSection, stream: TextIO | None = None) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,  # as text, and without the locals, where keys live
         hide_secrets,
     ]
     structlog.configure(
@@ -93,21 +94,30 @@ class _Quiet(logging.Filter):
 
 def _ending(section: LogSection, stream: TextIO) -> list[Processor]:
     if section.json_lines:
-        return [
-            structlog.processors.dict_tracebacks,
-            hide_secrets,
-            structlog.processors.JSONRenderer(default=str),
-        ]
-    return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=24)]
+        return [structlog.processors.JSONRenderer()]
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
 
 
 def hide_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """The last line of defence: no message should hold a secret in the first place."""
     for name, value in event.items():
-        if name.startswith("_"):
-            continue
-        if SECRET_NAME.search(name):
-            event[name] = HIDDEN
-        elif isinstance(value, str):
-            event[name] = SECRET_VALUE.sub(HIDDEN, value)
+        if not name.startswith("_"):  # structlog's own
+            event[name] = HIDDEN if SECRET_NAME.search(name) else _without_secrets(value)
     return event
+
+
+def _without_secrets(value: Any) -> Any:
+    """The same, of JSON's types only, and every text in it cleaned."""
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case dict():
+            return {
+                str(key): HIDDEN if SECRET_NAME.search(str(key)) else _without_secrets(inner)
+                for key, inner in value.items()
+            }
+        case list() | tuple() | set() | frozenset():
+            return [_without_secrets(inner) for inner in value]
+        case _:
+            return SECRET_VALUE.sub(HIDDEN, str(value))

@@ -22,7 +22,10 @@ def run(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Fetch an image into the node, from its peers or over the uplink, and wait until it is whole."""
+    """Have the node fetch an image, and wait until it is whole.
+
+    It comes from the node's peers where they hold it, over the uplink otherwise.
+    """
     from meshsat.cli.client import NodeClient
 
     client = NodeClient(settings(config, data_dir=data_dir).data_dir)

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import httpx
 
-from meshsat.demo.errors import DemoError
 from meshsat.demo.image import REPOSITORY, TAG, Image
-from meshsat.demo.place import Place
+from meshsat.demo.place import DemoError, Place
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import parse_manifest_untrusted
 from meshsat.oci.media_types import OCI_INDEX, OCI_MANIFEST
@@ -61,15 +60,15 @@ async def _compare_tag(node: str, upstream: str) -> None:
 
 async def _pull_own(node: str, target: Path) -> None:
     """Every manifest and blob over HTTP into `target`, laid out as skopeo does it."""
-    base = f"http://{node}/v2/{REPOSITORY}"
+    root_url = f"http://{node}/v2/{REPOSITORY}"
     async with httpx.AsyncClient(timeout=PULL_LIMIT, trust_env=False) as http:
-        root = parse_manifest_untrusted(await _get(http, f"{base}/manifests/{TAG}"))
+        root = parse_manifest_untrusted(await _get(http, f"{root_url}/manifests/{TAG}"))
         (target / "manifest.json").write_bytes(root.raw)
         for child in root.manifests:
-            manifest = parse_manifest_untrusted(await _get(http, f"{base}/manifests/{child.digest}"))
+            manifest = parse_manifest_untrusted(await _get(http, f"{root_url}/manifests/{child.digest}"))
             (target / f"{child.digest.hex}.manifest.json").write_bytes(manifest.raw)
             for blob in manifest.blobs:
-                (target / blob.digest.hex).write_bytes(await _get(http, f"{base}/blobs/{blob.digest}"))
+                (target / blob.digest.hex).write_bytes(await _get(http, f"{root_url}/blobs/{blob.digest}"))
 
 
 async def _get(http: httpx.AsyncClient, url: str) -> bytes:

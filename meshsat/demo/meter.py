@@ -9,7 +9,7 @@ from typing import Protocol
 
 import trio
 
-PIECE = 65536
+READ = 65536
 """Bytes."""
 
 
@@ -54,14 +54,14 @@ async def _connection(host: str, port: int, meter: Meter, client: trio.SocketStr
 
 
 async def _upwards(client: trio.SocketStream, upstream: trio.SocketStream, meter: Meter) -> None:
-    while piece := await client.receive_some(PIECE):
-        meter.up += len(piece)
-        await upstream.send_all(piece)
+    while data := await client.receive_some(READ):
+        meter.up += len(data)
+        await upstream.send_all(data)
     await upstream.send_eof()
 
 
 async def _downwards(upstream: trio.SocketStream, client: trio.SocketStream, meter: Meter) -> None:
-    while piece := await upstream.receive_some(PIECE):
-        await client.send_all(piece)
-        meter.down += len(piece)
+    while data := await upstream.receive_some(READ):
+        await client.send_all(data)
+        meter.down += len(data)
     await client.send_eof()

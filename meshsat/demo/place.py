@@ -17,7 +17,7 @@ from pathlib import Path
 import trio
 
 from meshsat.demo import sweep, tether
-from meshsat.demo.errors import DemoError
+from meshsat.errors import MeshsatError
 
 FAREWELL = 4.0
 """Seconds that processes get to end after SIGTERM, all together."""
@@ -30,6 +30,15 @@ PARENT_LIMIT = 60
 DROPPED = ("MESHSAT_", "REGISTRY_", "DOCKER_", "LIBP2P_")
 """The visitor's settings must not reach the demo's processes."""
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+
+
+class DemoError(MeshsatError):
+    """The demo cannot go on."""
+
+    def __init__(self, message: str, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log
+        """The end of the log of the process at fault; "" where there is none."""
 
 
 class Child:

@@ -15,8 +15,7 @@ from typing import Any
 import httpx
 import trio
 
-from meshsat.demo.errors import DemoError
-from meshsat.demo.place import Child, Place
+from meshsat.demo.place import Child, DemoError, Place
 
 MESHSAT = (sys.executable, "-m", "meshsat")
 FLEET = "demo"

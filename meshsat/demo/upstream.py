@@ -16,9 +16,8 @@ import httpx
 import trio
 
 from meshsat.config import RegistrySection
-from meshsat.demo.errors import DemoError
 from meshsat.demo.image import REPOSITORY, TAG, Image
-from meshsat.demo.place import Child, Place
+from meshsat.demo.place import Child, DemoError, Place
 from meshsat.http.server import TcpBind, serve_app
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
@@ -30,7 +29,7 @@ START_LIMIT = 15.0
 """Seconds."""
 PUSH_LIMIT = 30.0
 """Seconds for one blob. It goes to this machine's own disk."""
-PIECE = 1 << 20
+READ = 1 << 20
 """Bytes."""
 LISTENING = re.compile(r"listening on (127\.0\.0\.1):([0-9]+)")
 
@@ -84,10 +83,10 @@ async def _address(child: Child) -> tuple[str, int]:
     raise DemoError(f"{child.name} did not start within {START_LIMIT:.0f} s", child.tail())
 
 
-async def push(base: str, image: Image) -> None:
-    """Put `image` into the registry at `base` (distribution-spec, end-4a, 6 and 7a). Raises `DemoError`."""
+async def push(url: str, image: Image) -> None:
+    """Put `image` into the registry at `url` (distribution-spec, end-4a, 6 and 7a). Raises `DemoError`."""
     try:
-        async with httpx.AsyncClient(base_url=base, timeout=PUSH_LIMIT, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=PUSH_LIMIT, trust_env=False) as http:
             for digest, data in image.blobs.items():
                 session = _created(await http.post(f"/v2/{REPOSITORY}/blobs/uploads/"))
                 place = httpx.URL(session.headers["Location"]).copy_merge_params({"digest": str(digest)})
@@ -156,5 +155,5 @@ class _BytesReader:
         return None
 
     async def stream(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
-        for offset in range(start, stop, PIECE):
-            yield self._data[offset : min(offset + PIECE, stop)]
+        for offset in range(start, stop, READ):
+            yield self._data[offset : min(offset + READ, stop)]

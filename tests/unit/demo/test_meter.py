@@ -28,8 +28,8 @@ async def test_every_byte_is_passed_on_and_counted_both_ways() -> None:
         async with await trio.open_tcp_stream("127.0.0.1", port) as client:
             await client.send_all(b"?")
             got = 0
-            async for piece in client:
-                got += len(piece)
+            async for data in client:
+                got += len(data)
         nursery.cancel_scope.cancel()
     assert got == 300_000
     assert (meter.up, meter.down, meter.connections) == (1, 300_000, 1)

@@ -13,8 +13,7 @@ import pytest
 import trio
 
 from meshsat.demo import sweep, tether
-from meshsat.demo.errors import DemoError
-from meshsat.demo.place import open_place
+from meshsat.demo.place import DemoError, open_place
 
 PYTHON = (sys.executable, "-I", "-S")
 DEADLINE = 10.0
@@ -95,7 +94,7 @@ async def test_afterwards_no_process_and_no_file_is_left_also_of_one_that_ignore
 def test_when_the_demo_is_killed_its_processes_die_and_its_directory_goes(tmp_path: Path) -> None:
     program = textwrap.dedent("""
         import sys, trio
-        from meshsat.demo.place import open_place
+        from meshsat.demo.place import DemoError, open_place
         async def main():
             async with open_place() as place:
                 child = place.start("node-1", [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"])

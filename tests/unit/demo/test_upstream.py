@@ -4,9 +4,8 @@ import pytest
 import trio
 
 from meshsat.demo.client import pull_and_compare
-from meshsat.demo.errors import DemoError
 from meshsat.demo.image import Image, make_image
-from meshsat.demo.place import open_place
+from meshsat.demo.place import DemoError, open_place
 from meshsat.demo.upstream import start_upstream
 
 

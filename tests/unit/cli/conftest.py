@@ -1,0 +1,141 @@
+"""The command line in this process, against a node that is its API alone, on a real Unix socket."""
+
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import trio
+
+from meshsat.cli.main import main
+from meshsat.errors import MeshsatError
+from meshsat.http.server import UnixBind, serve_app
+from meshsat.metrics import Metrics
+from meshsat.status import ImageStatus, NodeStatus, PeerStatus, TransferStatus, UplinkStatus
+from meshsat.web.api import create_api
+from meshsat.web.view import PullEvent
+
+PEER = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"
+DIGEST = "sha256:" + "ab" * 32
+
+
+def make_status() -> NodeStatus:
+    return NodeStatus(
+        peer=PEER,
+        name="coach-7",
+        fleet="trains-0123",
+        site="train-1",
+        version="0.1.0",
+        uptime=3725.0,
+        wan_bytes_in=40_100_000,
+        wan_bytes_out=1_234,
+        lan_bytes_in=0,
+        lan_bytes_out=160_000_000,
+        blobs=6,
+        blob_bytes=40_000_000,
+        images=1,
+        peers=4,
+        uplink=UplinkStatus(enabled=True, up=False, last_error="connection refused", rate=2_500_000),
+        registry_address="127.0.0.1:5000",
+        control_addresses=("10.0.0.7:4701",),
+        transfers=(TransferStatus("sha256:" + "cd" * 32, 5_000_000, 20_000_000, 3),),
+        problems=("the disk is 97 % full",),
+    )
+
+
+@dataclass
+class FakeNode:
+    """`meshsat.web.view.NodeView`, saying what a test tells it to."""
+
+    data_dir: Path
+    events: list[PullEvent | MeshsatError] = field(default_factory=list)
+    peer_list: list[PeerStatus] = field(default_factory=list)
+    image_list: list[ImageStatus] = field(default_factory=list)
+    pulled: list[tuple[str, bool]] = field(default_factory=list)
+    invited: list[tuple[int, float]] = field(default_factory=list)
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def status(self) -> NodeStatus:
+        return make_status()
+
+    def peers(self) -> Sequence[PeerStatus]:
+        return self.peer_list
+
+    def images(self) -> Sequence[ImageStatus]:
+        return self.image_list
+
+    def ready(self) -> tuple[bool, str]:
+        return True, ""
+
+    async def pull(self, reference: str, *, pin: bool) -> AsyncGenerator[PullEvent, None]:
+        self.pulled.append((reference, pin))
+        for event in self.events:
+            if isinstance(event, MeshsatError):
+                raise event
+            yield event
+
+    async def invite(self, *, uses: int, valid_seconds: float) -> str:
+        self.invited.append((uses, valid_seconds))
+        return "meshsat-join-0"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+
+Meshsat = Callable[..., Ended]
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """A temporary directory whose path leaves room for a Unix socket's."""
+    path = Path(tempfile.mkdtemp(prefix="meshsat-cli-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def node(short_dir: Path) -> Iterator[FakeNode]:
+    """A node that answers on `short_dir`/api.sock, in a thread of its own."""
+    fake = FakeNode(short_dir)
+    up = threading.Event()
+    stop: list[Callable[[], None]] = []
+
+    async def serve() -> None:
+        async with trio.open_nursery() as nursery:
+            token = trio.lowlevel.current_trio_token()
+            await nursery.start(serve_app, create_api(fake), [UnixBind(short_dir / "api.sock")])
+            stop.append(lambda: token.run_sync_soon(nursery.cancel_scope.cancel))
+            up.set()
+
+    thread = threading.Thread(target=trio.run, args=(serve,))
+    thread.start()
+    assert up.wait(10)
+    yield fake
+    stop[0]()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def meshsat(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Meshsat:
+    """Run a command line to its end."""
+    for name in ("MESHSAT_CONFIG", "MESHSAT_DATA_DIR", "MESHSAT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str | Path) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["meshsat", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        shown = capsys.readouterr()
+        assert isinstance(end.value.code, int)
+        return Ended(end.value.code, shown.out, shown.err)
+
+    return run
