@@ -113,9 +113,9 @@ def _kind(body: Mapping[str, Any], declared: str) -> str:
     holds = body.get("config") is not None or body.get("layers") is not None
     if lists and holds:
         raise InvalidInputError("both an index and an image manifest")
-    kind = (
-        own or (declared if declared not in GENERIC_TYPES else "") or (OCI_INDEX if lists else OCI_MANIFEST)
-    )
+    if declared in GENERIC_TYPES:
+        declared = ""
+    kind = own or declared or (OCI_INDEX if lists else OCI_MANIFEST)
     if kind not in MANIFEST_TYPES:
         raise InvalidInputError(f"media type {kind!r} is none that is known")
     if own and declared and own != declared:
