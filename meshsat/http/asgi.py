@@ -18,10 +18,10 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 
 @asynccontextmanager
-async def cancelled_by_disconnect(receive: Receive) -> AsyncIterator[trio.CancelScope]:
+async def cancelled_by_disconnect(receive: Receive) -> AsyncIterator[None]:
     """Cancel what is inside as soon as the client has gone away: nobody is left to do it for.
 
-    Yields the scope; its `cancelled_caught` tells afterwards whether that happened.
+    What is raised inside leaves in an exception group.
     """
 
     async def watch() -> None:
@@ -31,7 +31,7 @@ async def cancelled_by_disconnect(receive: Receive) -> AsyncIterator[trio.Cancel
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
-        yield nursery.cancel_scope
+        yield
         nursery.cancel_scope.cancel()
 
 

@@ -28,6 +28,8 @@ DRAIN_LIMIT = 256 * 1024
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER of no time: closing sends RST and drops what was not sent."""
+FINISHED = frozenset({h11.DONE, h11.MUST_CLOSE})
+"""States of our side once a response is whole."""
 REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
 log = structlog.get_logger(__name__)
@@ -198,7 +200,9 @@ class Connection:
         if message["type"] == "http.response.start":
             # Held until the first byte of the body: both leave in one packet.
             self._head = h11.Response(
-                status_code=message["status"], headers=self._complete(message["headers"])
+                status_code=message["status"],
+                reason=REASONS.get(message["status"], b""),
+                headers=self._complete(message["headers"]),
             )
             return
         parts: list[Any] = []
@@ -241,7 +245,7 @@ class Connection:
 
     async def _recycle(self) -> bool:
         """Make ready for the next request; False when this was the last."""
-        if self._gone or self._wire.our_state is not h11.DONE:
+        if self._gone or self._wire.our_state not in FINISHED:
             return False
         self._reset = False
         drained = 0
@@ -251,7 +255,7 @@ class Connection:
                 drained += len(event.data)
             elif event is h11.NEED_DATA:
                 await self._read_body()
-        if self._wire.their_state is not h11.DONE:
+        if self._wire.our_state is not h11.DONE or self._wire.their_state is not h11.DONE:
             return False
         self._wire.start_next_cycle()
         return True
@@ -269,7 +273,8 @@ class Connection:
 
     async def _linger(self) -> None:
         """Let a client that is still sending read our answer: closing over unread bytes would reset it."""
-        if self._gone or self._wire.their_state not in {h11.SEND_BODY, h11.ERROR}:
+        finished = self._wire.our_state in FINISHED and not self._gone
+        if not finished or self._wire.their_state not in {h11.SEND_BODY, h11.ERROR}:
             return
         await self._stream.send_eof()
         left = DRAIN_LIMIT
@@ -278,7 +283,7 @@ class Connection:
                 left -= len(data)
 
     def _close(self) -> None:
-        if self._reset and self._wire.our_state in {h11.SEND_BODY, h11.ERROR}:
+        if self._reset and self._wire.our_state not in FINISHED:
             with suppress(OSError):
                 self._stream.socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, RESET)
         self._stream.socket.close()

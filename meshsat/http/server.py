@@ -3,7 +3,7 @@
 Laws: no client and no application brings it down. When cancelled it stops accepting at once, ends idle
 connections, gives responses under way `HttpSection.grace` seconds and then cuts them. At the connection cap
 the one idle for longest makes room; where none is idle the newcomer is told so (503), not kept waiting.
-Why not Hypercorn: docs/decisions/0003-http-server.md. No TLS: the registry serves its own machine or LAN.
+Why not Hypercorn: docs/decisions/0001-http-server.md. No TLS: the registry serves its own machine or LAN.
 """
 
 import errno
@@ -87,9 +87,8 @@ async def serve_app(
             finally:
                 server.stop()
     finally:
-        for one in sockets:
+        for one, bind in zip(sockets, binds, strict=False):  # some may not be bound
             one.close()
-        for bind in binds:
             if isinstance(bind, UnixBind):
                 with suppress(OSError):
                     bind.path.unlink()

@@ -85,7 +85,8 @@ def parse_route_untrusted(raw_path: bytes, query: bytes) -> Route:
     root, *parts = [_decode_segment(segment) for segment in raw_path.removeprefix(b"/").split(b"/")]
     if not raw_path.startswith(b"/") or root != "v2":
         raise RefusedError(404, Code.UNSUPPORTED, "not an endpoint of a registry")
-    options = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+    # Beyond ASCII nothing is of use, and lower-casing could make a host's name of it (U+212A is "K").
+    options = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="ascii"))
     match parts:
         case [*name, "tags", "list"]:
             return TagsRoute(_target(name, options), _number(options.get("n")), options.get("last"))

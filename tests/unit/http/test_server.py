@@ -1,0 +1,218 @@
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import structlog
+import trio
+
+from meshsat.config import HttpSection
+from meshsat.errors import ConfigError
+from meshsat.http.asgi import App, Receive, Scope, Send, respond
+from meshsat.http.server import Bind, TcpBind, UnixBind, serve_app
+
+ANY = TcpBind("127.0.0.1", 0)
+PING = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    await respond(send, 200, [(b"content-length", b"5")], b"hello")
+
+
+@asynccontextmanager
+async def served(app: App, *binds: Bind, limits: HttpSection | None = None) -> AsyncIterator[list[str]]:
+    """The bound addresses; leaving cancels the server."""
+    async with trio.open_nursery() as nursery:
+        yield await nursery.start(serve_app, app, binds or (ANY,), limits)
+        nursery.cancel_scope.cancel()
+
+
+async def connect(address: str) -> trio.SocketStream:
+    if address.startswith("unix:"):
+        return trio.SocketStream(await unix_socket(address.removeprefix("unix:")))
+    host, _, port = address.rpartition(":")
+    return await trio.open_tcp_stream(host.strip("[]"), int(port))
+
+
+async def unix_socket(path: str) -> trio.socket.SocketType:
+    sock = trio.socket.socket(trio.socket.AF_UNIX)
+    await sock.connect(path)
+    return sock
+
+
+async def ask(stream: trio.SocketStream, request: bytes = PING) -> bytes:
+    """One response whose body ends in `hello`."""
+    await stream.send_all(request)
+    got = b""
+    while not got.endswith(b"hello"):
+        part = await stream.receive_some()
+        assert part, got
+        got += part
+    return got
+
+
+async def rest(stream: trio.SocketStream) -> bytes:
+    got = b""
+    while part := await stream.receive_some():
+        got += part
+    return got
+
+
+async def test_it_tells_the_addresses_bound_and_serves_on_each(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    async with served(hello, ANY, UnixBind(path), ANY) as addresses:
+        assert addresses[1] == f"unix:{path}"
+        assert len({*addresses}) == 3
+        for address in addresses:
+            stream = await connect(address)
+            assert (await ask(stream)).startswith(b"HTTP/1.1 200 OK\r\n")
+            await stream.aclose()
+
+
+async def test_ipv6_is_told_in_brackets() -> None:
+    if not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists():
+        pytest.skip("no IPv6 on this machine")
+    async with served(hello, TcpBind("::1", 0)) as (address,):
+        assert address.startswith("[::1]:")
+        await ask(await connect(address))
+
+
+async def test_a_unix_socket_is_for_its_owner_and_goes_with_the_server(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    async with served(hello, UnixBind(path)):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not path.exists()
+
+
+async def test_a_socket_left_by_a_killed_process_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(os.fspath(path))
+    left.close()
+    async with served(hello, UnixBind(path)) as (address,):
+        await ask(await connect(address))
+
+
+async def test_a_living_socket_and_a_plain_file_are_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("precious")
+    async with served(hello, UnixBind(tmp_path / "s")) as (address,):
+        for path in (tmp_path / "s", file):
+            with pytest.raises(ConfigError, match=f"cannot listen on unix:{path}"):
+                await serve_app(hello, [UnixBind(path)])
+        await ask(await connect(address))
+    assert file.read_text() == "precious"
+
+
+async def test_an_address_in_use_is_told_and_nothing_stays_bound() -> None:
+    async with served(hello) as (address,):
+        port = int(address.rpartition(":")[2])
+        with pytest.raises(ConfigError, match=rf"cannot listen on 127.0.0.1:{port}: Address already in use"):
+            await serve_app(hello, [ANY, TcpBind("127.0.0.1", port)])
+
+
+@pytest.mark.parametrize("bind", [TcpBind("host.invalid", 0), UnixBind(Path("/" + "x" * 120))])
+async def test_an_address_that_cannot_be_is_told(bind: Bind) -> None:
+    with pytest.raises(ConfigError, match="cannot listen on"):
+        await serve_app(hello, [bind])
+
+
+async def test_stopping_ends_idle_connections_at_once() -> None:
+    start = trio.current_time()
+    async with served(hello, limits=HttpSection(grace=30)) as (address,):
+        stream = await connect(address)
+        await ask(stream)
+    assert await stream.receive_some() == b""
+    assert trio.current_time() - start < 5
+
+
+async def test_stopping_lets_a_response_under_way_finish() -> None:
+    started, go_on = trio.Event(), trio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        started.set()
+        await go_on.wait()
+        await hello(scope, receive, send)
+
+    async with trio.open_nursery() as nursery:
+        (address,) = await nursery.start(serve_app, slow, [ANY], HttpSection(grace=30))
+        stream = await connect(address)
+        await stream.send_all(PING)
+        await started.wait()
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            with pytest.raises(OSError, match="all attempts to connect"):
+                await connect(address)
+            go_on.set()
+            answer = await rest(stream)
+    assert answer.endswith(b"hello")
+    assert b"connection: close" in answer.lower()
+
+
+async def test_stopping_cuts_what_does_not_finish_in_time() -> None:
+    """Also a response to a client that takes nothing: it must not keep the node from ending."""
+    endless = trio.Event()
+
+    async def flood(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        endless.set()
+        while True:
+            await send({"type": "http.response.body", "body": bytes(2**20), "more_body": True})
+
+    start = trio.current_time()
+    async with served(flood, limits=HttpSection(grace=0.05)) as (address,):
+        stream = await connect(address)
+        await stream.send_all(PING)
+        await endless.wait()
+    assert trio.current_time() - start < 5
+
+
+async def test_at_the_cap_the_connection_idle_for_longest_makes_room() -> None:
+    async with served(hello, limits=HttpSection(max_connections=2)) as (address,):
+        first, second = await connect(address), await connect(address)
+        await ask(first)
+        await ask(second)
+        await ask(first)
+        third = await connect(address)
+        await ask(third)
+        assert await second.receive_some() == b""
+        await ask(first)
+
+
+async def test_at_the_cap_a_newcomer_is_turned_away_when_all_are_busy() -> None:
+    busy = trio.Event()
+
+    async def never(scope: Scope, receive: Receive, send: Send) -> None:
+        busy.set()
+        await trio.sleep_forever()
+
+    async with served(never, limits=HttpSection(max_connections=1, grace=0.01)) as (address,):
+        first = await connect(address)
+        await first.send_all(PING)
+        await busy.wait()
+        answer = await rest(await connect(address))
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After: 1" in answer
+
+
+async def test_a_fault_of_an_application_does_not_bring_the_server_down() -> None:
+    async def faulty(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/group":
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                raise ValueError("in a nursery")
+        if scope["path"] == "/fault":
+            raise ValueError("plain")
+        await hello(scope, receive, send)
+
+    with structlog.testing.capture_logs() as logs:
+        async with served(faulty) as (address,):
+            for path in (b"/fault", b"/group"):
+                stream = await connect(address)
+                await stream.send_all(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert (await rest(stream)).startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+            await ask(await connect(address))
+    assert [entry["event"] for entry in logs] == ["request failed", "request failed"]

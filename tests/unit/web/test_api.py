@@ -1,0 +1,291 @@
+import json
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from meshsat.errors import (
+    DeniedError,
+    InvalidInputError,
+    MeshsatError,
+    NotFoundError,
+    StorageError,
+    UnavailableError,
+)
+from meshsat.metrics import Metrics
+from meshsat.status import ImageStatus, NodeStatus, PeerStatus, UplinkStatus
+from meshsat.web.api import BODY_LIMIT, create_api, create_public_api
+from meshsat.web.view import NodeView, PullEvent
+from tests.asgi_client import Answer, call
+
+STATUS = NodeStatus(
+    peer="12D3KooWtest",
+    name="till-1",
+    fleet="acme",
+    site="berlin",
+    version="0",
+    uptime=1.5,
+    wan_bytes_in=1,
+    wan_bytes_out=2,
+    lan_bytes_in=3,
+    lan_bytes_out=4,
+    blobs=5,
+    blob_bytes=6,
+    images=7,
+    peers=1,
+    uplink=UplinkStatus(enabled=True, up=None),
+    registry_address="127.0.0.1:5000",
+)
+PEER = PeerStatus(
+    "12D3KooWother", "till-2", "berlin", "connected", "tls", ("10.0.0.2:4702",), True, 8, 9, 0.001
+)
+IMAGE = ImageStatus("docker.io/library/pos:42", "sha256:aa", 10, 10, True, 1_800_000_000.0)
+
+
+class View:
+    """A node of which a test says everything."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.readiness = (True, "")
+        self.events: list[PullEvent] = []
+        self.fault: MeshsatError | None = None
+        self.never_ends = False
+        self.pulled: list[tuple[str, bool]] = []
+        self.withdrawn = trio.Event()
+        self.invited: list[tuple[int, float]] = []
+
+    def status(self) -> NodeStatus:
+        return STATUS
+
+    def peers(self) -> list[PeerStatus]:
+        return [PEER]
+
+    def images(self) -> list[ImageStatus]:
+        return [IMAGE]
+
+    def ready(self) -> tuple[bool, str]:
+        return self.readiness
+
+    async def pull(self, reference: str, *, pin: bool) -> AsyncGenerator[PullEvent, None]:
+        self.pulled.append((reference, pin))
+        try:
+            for event in self.events:
+                yield event
+            if self.fault is not None:
+                raise self.fault
+            if self.never_ends:
+                await trio.sleep_forever()
+        finally:
+            self.withdrawn.set()
+
+    async def invite(self, *, uses: int, valid_seconds: float) -> str:
+        if self.fault is not None:
+            raise self.fault
+        self.invited.append((uses, valid_seconds))
+        return "meshsat-join-x"
+
+
+@pytest.fixture
+def view() -> View:
+    return View()
+
+
+async def get(view: NodeView, path: str) -> Answer:
+    return await call(create_api(view), "GET", path)
+
+
+async def post(view: NodeView, path: str, body: object = None, gone: trio.Event | None = None) -> Answer:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return await call(create_api(view), "POST", path, body=raw, gone=gone)
+
+
+def lines(answer: Answer) -> list[dict[str, object]]:
+    return [json.loads(line) for line in answer.body.splitlines()]
+
+
+async def test_healthz(view: View) -> None:
+    view.readiness = (False, "no pass yet")
+    answer = await get(view, "/healthz")
+    assert (answer.status, answer.json) == (200, {"status": "ok"})
+
+
+async def test_readyz_tells_why_not(view: View) -> None:
+    answer = await get(view, "/readyz")
+    assert (answer.status, answer.json["ready"]) == (200, True)
+    view.readiness = (False, "no pass yet: run meshsat join")
+    answer = await get(view, "/readyz")
+    assert answer.status == 503
+    assert answer.json == {"ready": False, "reason": "no pass yet: run meshsat join"}
+
+
+async def test_metrics_are_in_the_text_format_of_prometheus(view: View) -> None:
+    view.metrics.wan_in.inc(42)
+    answer = await get(view, "/metrics")
+    assert answer["content-type"].startswith("text/plain")
+    assert b"meshsat_wan_received_bytes_total 42.0\n" in answer.body
+
+
+async def test_the_public_api_has_no_verbs(view: View) -> None:
+    app = create_public_api(view)
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert (await call(app, "GET", path)).status == 200
+    for path in ("status", "peers", "images", "pull", "invite"):
+        for method in ("GET", "POST"):
+            assert (await call(app, method, f"/api/v1/{path}")).status == 404
+    assert view.pulled == []
+
+
+async def test_status(view: View) -> None:
+    answer = await get(view, "/api/v1/status")
+    assert answer.status == 200
+    assert answer.json["wan_bytes_in"] == 1
+    assert answer.json["uplink"] == {"enabled": True, "up": None, "last_error": None, "rate": 0}
+
+
+async def test_peers_and_images(view: View) -> None:
+    peers = (await get(view, "/api/v1/peers")).json["peers"]
+    assert peers[0]["name"] == "till-2"
+    assert peers[0]["addresses"] == ["10.0.0.2:4702"]
+    images = (await get(view, "/api/v1/images")).json["images"]
+    assert images[0]["reference"] == "docker.io/library/pos:42"
+
+
+async def test_a_pull_streams_its_progress(view: View) -> None:
+    progress = PullEvent("progress", "docker.io/library/busybox:latest", 10, 100)
+    done = replace(progress, event="done", have_bytes=100, digest="sha256:aa")
+    view.events = [progress, done]
+    answer = await post(view, "/api/v1/pull", {"reference": "busybox", "pin": True})
+    assert answer.status == 200
+    assert answer["content-type"] == "application/x-ndjson"
+    assert [line["event"] for line in lines(answer)] == ["progress", "done"]
+    assert lines(answer)[1]["digest"] == "sha256:aa"
+    assert answer.pieces[0].endswith(b"\n")
+    assert answer.complete
+    assert view.pulled == [("docker.io/library/busybox:latest", True)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (NotFoundError("no such tag"), "not_found"),
+        (UnavailableError("uplink down"), "unavailable"),
+        (DeniedError("credentials refused"), "denied"),
+        (StorageError("disk full"), "failed"),
+    ],
+)
+async def test_a_pull_that_fails_ends_in_an_error_line(view: View, fault: MeshsatError, code: str) -> None:
+    view.fault = fault
+    answer = await post(view, "/api/v1/pull", {"reference": "busybox"})
+    (line,) = lines(answer)
+    assert (line["event"], line["code"], line["message"]) == ("error", code, str(fault))
+    assert answer.complete
+
+
+async def test_a_client_that_goes_away_cancels_its_pull(view: View, autojump_clock: MockClock) -> None:
+    view.events = [PullEvent("progress", "x")]
+    view.never_ends = True
+    gone = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(post, view, "/api/v1/pull", {"reference": "busybox"}, gone)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not view.withdrawn.is_set()
+        gone.set()
+        await view.withdrawn.wait()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"busybox"',
+        b"\xff",
+        b"{}",
+        b"[" * 10_000,
+        b'{"reference": "a", "reference": "b"}',
+        {"reference": 1},
+        {"reference": "UPPER/case"},
+        {"reference": "a", "pin": 1},
+        {"reference": "a", "force": True},
+        {"reference": "a" * BODY_LIMIT},
+    ],
+)
+async def test_a_malformed_pull_starts_nothing(view: View, body: object) -> None:
+    answer = await post(view, "/api/v1/pull", body)
+    assert answer.status == 400
+    assert answer.json["error"]["code"] == "invalid"
+    assert answer.json["error"]["message"]
+    assert view.pulled == []
+
+
+async def test_invite(view: View) -> None:
+    answer = await post(view, "/api/v1/invite", {"uses": 3, "valid_seconds": 60})
+    assert (answer.status, answer.json) == (200, {"token": "meshsat-join-x"})
+    await post(view, "/api/v1/invite", {})
+    assert view.invited == [(3, 60.0), (1, 3600.0)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"uses": 0},
+        {"uses": 10**9},
+        {"uses": True},
+        {"uses": 1.5},
+        {"valid_seconds": 0},
+        {"valid_seconds": -1},
+        {"valid_seconds": 1e300},
+        {"valid_seconds": "1h"},
+        b'{"valid_seconds": NaN}',
+    ],
+)
+async def test_a_malformed_invitation_is_refused(view: View, body: object) -> None:
+    answer = await post(view, "/api/v1/invite", body)
+    assert (answer.status, answer.json["error"]["code"]) == (400, "invalid")
+    assert view.invited == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [
+        (InvalidInputError("x"), 400, "invalid"),
+        (DeniedError("no enroller"), 403, "denied"),
+        (NotFoundError("x"), 404, "not_found"),
+        (UnavailableError("x"), 503, "unavailable"),
+        (MeshsatError("x"), 500, "failed"),
+    ],
+)
+async def test_errors_are_json_with_a_code(view: View, fault: MeshsatError, status: int, code: str) -> None:
+    view.fault = fault
+    answer = await post(view, "/api/v1/invite", {})
+    assert answer.status == status
+    assert answer.json == {"error": {"code": code, "message": str(fault)}}
+
+
+async def test_what_is_no_route_or_method_is_told_as_json(view: View) -> None:
+    answer = await get(view, "/nothing")
+    assert (answer.status, answer.json["error"]["code"]) == (404, "not_found")
+    answer = await get(view, "/api/v1/pull")
+    assert (answer.status, answer.json["error"]["code"]) == (405, "method_not_allowed")
+    assert "POST" in answer["allow"]
+
+
+async def test_a_defect_is_told_without_its_details_and_raised_on(view: View) -> None:
+    class Faulty(View):
+        def status(self) -> NodeStatus:
+            raise ZeroDivisionError("secret")
+
+    seen: list[Answer] = []
+
+    async def on_piece(answer: Answer) -> None:
+        seen.append(answer)
+
+    with pytest.raises(ZeroDivisionError):
+        await call(create_api(Faulty()), "GET", "/api/v1/status", on_piece=on_piece)
+    assert seen[0].status == 500
+    assert seen[0].json["error"]["code"] == "failed"
+    assert b"secret" not in seen[0].body
