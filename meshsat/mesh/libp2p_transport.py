@@ -13,23 +13,23 @@ Not here: what libp2p itself is used for (`libp2p_wire.py`), the muxer, who dial
 import errno
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import structlog
 import trio
 
-from meshsat.config import MeshSection
-from meshsat.errors import InvalidInputError
-from meshsat.mesh import muxer
+from meshsat.errors import ConfigError, InvalidInputError
 from meshsat.mesh.greeting import Greeting, encode_greeting, read_greeting_untrusted
+from meshsat.mesh.half_open import HalfOpen
 from meshsat.mesh.identity import Identity
 from meshsat.mesh.inbound import run_handler
 from meshsat.mesh.interfaces import join_address, reachable_addresses
 from meshsat.mesh.libp2p_dial import ENROL, ControlStream, connect, shares
 from meshsat.mesh.libp2p_wire import NoiseChannel, Wire
+from meshsat.mesh.muxer import Limits as MuxerLimits
 from meshsat.mesh.muxer import MuxedStream, Muxer
 from meshsat.mesh.refusals import Refusals
-from meshsat.mesh.strangers import Stranger, Strangers
 from meshsat.mesh.transport import (
     ByteStream,
     DialError,
@@ -59,9 +59,8 @@ _BACKLOG = 128
 class Limits:
     """Counts, and seconds."""
 
-    strangers: int = 64
-    """Inbound connections that have not shown a pass."""
-    strangers_per_address: int = 16
+    connections: int = 512
+    """Inbound, in all."""
     links_per_member: int = 4
     streams_unproved: int = 2
     """Streams that a stranger may have open at once."""
@@ -73,14 +72,30 @@ class Limits:
     restart: float = 0.5
     """Before the listener is opened again after a fault; doubles up to `restart_most`."""
     restart_most: float = 30.0
+    muxer: MuxerLimits = field(default_factory=MuxerLimits)
 
 
 class MemberStream(ControlStream):
-    """A `Stream`."""
+    """A `Stream`; its bytes are counted."""
 
-    def __init__(self, stream: MuxedStream, member: Pass) -> None:
+    def __init__(self, stream: MuxedStream, member: Pass, metrics: Metrics) -> None:
         super().__init__(stream, member.peer)
         self.member = member
+        self._metrics = metrics
+
+    async def send_all(self, data: bytes | memoryview) -> None:
+        await super().send_all(data)
+        self._metrics.lan_out.inc(len(data))
+
+    async def receive_some(self, max_bytes: int = 65536) -> bytes:
+        data = await super().receive_some(max_bytes)
+        self._metrics.lan_in.inc(len(data))
+        return data
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        count = await super().receive_into(buffer)
+        self._metrics.lan_in.inc(count)
+        return count
 
 
 @dataclass(eq=False, slots=True)
@@ -92,6 +107,8 @@ class _Link:
     """The other side's address, without the port."""
     muxer: Muxer
     member: Pass | None = None
+    proved: trio.Event = field(default_factory=trio.Event)
+    """It has shown a valid pass, or is over."""
     enrolling: bool = False
 
 
@@ -106,30 +123,29 @@ class Libp2pTransport:
     def __init__(
         self,
         identity: Identity,
-        section: MeshSection,
         protocols: Sequence[str],
         metrics: Metrics,
         *,
+        listen: str = "0.0.0.0",  # noqa: S104 - whoever has no pass is refused
+        port: int = 0,
         enrol_handler: EnrolHandler | None = None,
         clock: Callable[[], float] = time.time,
         limits: Limits | None = None,
     ) -> None:
         self._identity = identity
-        self._section = section
+        self._metrics = metrics
+        self._listen = listen
+        self._port = port
         self._protocols = frozenset(protocols)
         self._enrol_handler = enrol_handler
         self._clock = clock
         self._limits = limits or Limits()
-        self._muxer_limits = muxer.Limits(keepalive=section.keepalive, silence=section.silence_limit)
         self._refusals = Refusals(self.name, metrics)
         self._wire = Wire(identity.key)
-        self._port = section.control_port
         self._nursery: trio.Nursery | None = None
         self._handler: Handler | None = None
         self._links: dict[PeerId, list[_Link]] = {}
-        self._strangers = Strangers(
-            self._limits.strangers, self._limits.strangers_per_address, self._refusals
-        )
+        self._half_open = HalfOpen()
         self._inbound = 0
         self._enrolments = 0
         self._dialling: dict[PeerId, trio.Lock] = {}
@@ -138,11 +154,11 @@ class Libp2pTransport:
     def addresses(self) -> tuple[str, ...]:
         if self._nursery is None:
             return ()
-        return tuple(join_address(host, self._port) for host in reachable_addresses(self._section.listen))
+        return tuple(join_address(host, self._port) for host in reachable_addresses(self._listen))
 
     async def serve(self, handler: Handler, *, task_status: ServeStatus = trio.TASK_STATUS_IGNORED) -> None:
-        """As `Transport.serve`. Raises `TransportError` where the port cannot be had at the start."""
-        listeners = await self._listen()
+        """As `Transport.serve`. Raises `ConfigError` where the port cannot be had at the start."""
+        listeners = await self._open_listeners()
         self._handler = handler
         pause, told = self._limits.restart, ""
         while True:
@@ -162,8 +178,8 @@ class Libp2pTransport:
                 await trio.sleep(pause)
                 pause = min(2 * pause, self._limits.restart_most)
                 try:
-                    listeners = await self._listen()
-                except TransportError as fault:
+                    listeners = await self._open_listeners()
+                except ConfigError as fault:
                     if str(fault) != told:
                         log.warning("control plane cannot listen, trying on", reason=str(fault))
                     told = str(fault)
@@ -202,14 +218,14 @@ class Libp2pTransport:
 
     # Listening.
 
-    async def _listen(self) -> list[trio.SocketListener]:
-        """Raises `TransportError`."""
+    async def _open_listeners(self) -> list[trio.SocketListener]:
+        """Raises `ConfigError`."""
         try:
-            listeners = await trio.open_tcp_listeners(self._port, host=self._section.listen, backlog=_BACKLOG)
+            listeners = await trio.open_tcp_listeners(self._port, host=self._listen, backlog=_BACKLOG)
         except OSError as fault:
-            where = join_address(self._section.listen, self._port)
+            where = f"control plane: {join_address(self._listen, self._port)}"
             reason = fault.strerror or str(fault)
-            raise TransportError(f"the control plane cannot listen on {where}: {reason}") from None
+            raise ConfigError(f"{where}: {reason}; set mesh.listen and mesh.control_port") from None
         self._port = int(listeners[0].socket.getsockname()[1])
         return list(listeners)
 
@@ -249,22 +265,25 @@ class Libp2pTransport:
         except OSError:
             await trio.aclose_forcefully(stream)
             return
-        if self._inbound >= self._section.max_peers + self._limits.strangers:
+        if self._inbound >= self._limits.connections:
             self._refusals.refuse(source, "too many connections")
             await trio.aclose_forcefully(stream)
             return
-        stranger = self._strangers.admit(source)
         self._inbound += 1
         try:
-            with stranger.scope:
+            # Half open until its pass is shown, then `proved` lets go of the place; the scope stays around
+            # it.
+            with trio.CancelScope() as scope, ExitStack() as place:
+                place.enter_context(self._half_open.admit(source, scope))
                 with trio.fail_after(self._limits.handshake):
                     channel = await self._wire.secure_inbound(stream)
-                await self._run_link(self._link(channel, source), stranger)
+                await self._run_link(self._link(channel, source), place.close)
+            if scope.cancelled_caught:
+                self._refusals.refuse(source, "crowded out")
         except (StreamBroken, trio.TooSlowError) as fault:
             self._refusals.refuse(source, "no handshake", detail=str(fault))
         finally:
             self._inbound -= 1
-            self._strangers.release(stranger)
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(stream)
 
@@ -273,34 +292,39 @@ class Libp2pTransport:
     def _link(self, channel: NoiseChannel, source: str) -> _Link:
         # The one who dialled opens odd streams; the channel knows which of the two we are.
         return _Link(
-            channel.peer, source, Muxer(channel, initiator=channel.initiator, limits=self._muxer_limits)
+            channel.peer, source, Muxer(channel, initiator=channel.initiator, limits=self._limits.muxer)
         )
 
-    async def _run_link(self, link: _Link, stranger: Stranger | None) -> None:
-        """Move its bytes and take its streams until it ends."""
+    async def _run_link(self, link: _Link, proved: Callable[[], None] | None) -> None:
+        """Move its bytes and take its streams until it ends. `proved`: to be called once, inbound only."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(link.muxer.run)
-                if stranger is not None:
-                    nursery.start_soon(self._expect_pass, link)
+                if proved is not None:
+                    nursery.start_soon(self._expect_pass, link, proved)
                 while True:
                     try:
                         stream = await link.muxer.accept_stream()
                     except StreamBroken:
+                        link.proved.set()
                         break
                     if link.member is None and link.muxer.open_streams > self._limits.streams_unproved:
                         stream.reset()
                     else:
-                        nursery.start_soon(self._answer, link, stream, stranger)
+                        nursery.start_soon(self._answer, link, stream)
         finally:
             link.muxer.end("the connection was closed")
             self._unregister(link)
 
-    async def _expect_pass(self, link: _Link) -> None:
-        await trio.sleep(self._limits.proof)
-        if link.enrolling:
-            await trio.sleep(self._limits.enrolment)
-        if link.member is None and link.muxer.alive:
+    async def _expect_pass(self, link: _Link, proved: Callable[[], None]) -> None:
+        with trio.move_on_after(self._limits.proof):
+            await link.proved.wait()
+        if link.member is None and link.enrolling:
+            with trio.move_on_after(self._limits.enrolment):
+                await link.proved.wait()
+        if link.member is not None:
+            proved()
+        elif link.muxer.alive:
             self._refusals.refuse(link.source, "no pass shown")
             link.muxer.end("no pass was shown in time")
 
@@ -314,6 +338,7 @@ class Libp2pTransport:
                 links.remove(oldest)
             links.append(link)
         link.member = member
+        link.proved.set()
 
     def _unregister(self, link: _Link) -> None:
         links = self._links.get(link.peer, [])
@@ -324,7 +349,7 @@ class Libp2pTransport:
 
     # Streams from the other side.
 
-    async def _answer(self, link: _Link, stream: MuxedStream, stranger: Stranger | None) -> None:
+    async def _answer(self, link: _Link, stream: MuxedStream) -> None:
         """One stream that the other side opened. Contains everything."""
         offered = [MEMBER] if self._enrol_handler is None else [MEMBER, ENROL]
         try:
@@ -339,9 +364,7 @@ class Libp2pTransport:
         elif protocol is None or link.member is None or self._handler is None:
             stream.close()
         else:
-            if stranger is not None:
-                self._strangers.release(stranger)
-            await run_handler(_resetting(self._handler), protocol, MemberStream(stream, link.member))
+            await run_handler(self._handler, protocol, MemberStream(stream, link.member, self._metrics))
 
     async def _receive_greeting(self, link: _Link, stream: MuxedStream) -> str | None:
         """The protocol that a member wants, None where it is not served here. Raises `StreamBroken`."""
@@ -441,13 +464,13 @@ class Libp2pTransport:
         finally:
             if member is None:
                 stream.reset()
-                unheard = link.muxer.heard < began < trio.current_time() - self._section.keepalive
+                unheard = link.muxer.heard < began < trio.current_time() - self._limits.muxer.keepalive
                 if link.member is None or unheard:
                     link.muxer.end("the peer did not answer")
         if greeting.protocol != protocol:
             stream.close()
             raise DialError(f"{link.peer} does not serve {protocol}")
-        return MemberStream(stream, member)
+        return MemberStream(stream, member, self._metrics)
 
 
 async def _contained(task: Callable[..., Awaitable[None]], *arguments: object) -> None:
@@ -456,17 +479,3 @@ async def _contained(task: Callable[..., Awaitable[None]], *arguments: object) -
         await task(*arguments)
     except Exception:
         log.exception("connection failed")
-
-
-def _resetting(handler: Handler) -> Handler:
-    """So that the other side never takes our failure for a clean end."""
-
-    async def run(protocol: str, stream: Stream) -> None:
-        try:
-            await handler(protocol, stream)
-        except BaseException:
-            if isinstance(stream, ControlStream):
-                stream.reset()
-            raise
-
-    return run
