@@ -47,13 +47,17 @@ class Pulled:
 
 
 class Site:
-    """`settings` are laid over every node's own configuration, section by section."""
+    """`settings` are laid over every node's own configuration, section by section.
+
+    The first `members` hosts (default: all) get a node of the site's fleet; the others are left alone.
+    """
 
     def __init__(
         self,
         plan: Plan,
         *,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
+        members: int | None = None,
         parent: Path | None = None,
     ) -> None:
         self._run = Run(parent)
@@ -62,7 +66,7 @@ class Site:
             self.directory = self._run.directory
             self.network = Network(self._run, plan)
             self.upstream = Upstream(self.network.wan, self.directory)
-            self.nodes = [self.node(host, settings or {}) for host in self.network.hosts]
+            self.nodes = [self.node(host, settings or {}) for host in self.network.hosts[:members]]
             enrol(self.nodes, time.time())
         except BaseException:
             self._run.close()
