@@ -12,6 +12,7 @@ today is not judged here: a node whose pass has run out still serves what it hol
 """
 
 import os
+import secrets
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from meshsat.trust.passes import (
     verify_enroller_untrusted,
     verify_pass_untrusted,
 )
+from meshsat.trust.tokens import ADDRESSES_LIMIT, ID_LENGTH, USES_LIMIT, Grant, make
 
 NODE_KEY = "node.key"
 ROOT_CERTIFICATE = "root.crt"
@@ -118,7 +120,7 @@ def init_fleet(data_dir: Path, fleet_name: str, site: str, node_name: str, now: 
         chain = issue_pass(root, subject, now)
     except InvalidInputError as fault:
         raise ConfigError(str(fault)) from None
-    _write(identity_dir(data_dir) / ROOT_KEY, root_key.to_pem())
+    write_file(identity_dir(data_dir) / ROOT_KEY, root_key.to_pem())
     return accept_pass(data_dir, root.certificate, chain, enroller)
 
 
@@ -126,7 +128,7 @@ def node_key(data_dir: Path) -> NodeKey:
     """This machine's key; made at the first call. Raises `ConfigError`."""
     path = identity_dir(data_dir) / NODE_KEY
     if not path.exists():
-        _write(path, NodeKey.generate().to_pem())
+        write_file(path, NodeKey.generate().to_pem())
     return _read_key(path)
 
 
@@ -150,11 +152,24 @@ def accept_pass(
         raise ConfigError(
             f"{data_dir} is a member of fleet {load(data_dir).member.fleet}; to leave it, remove {directory}"
         )
-    _write(directory / ROOT_CERTIFICATE, _pem([root]))
+    write_file(directory / ROOT_CERTIFICATE, _pem([root]))
     if enroller is not None:
-        _write(directory / ENROLLER_CERTIFICATE, _pem([enroller]))
-    _write(directory / PASS, _pem(member.chain))
+        write_file(directory / ENROLLER_CERTIFICATE, _pem([enroller]))
+    write_file(directory / PASS, _pem(member.chain))
     return load(data_dir)
+
+
+def make_token(identity: Identity, grant: Grant) -> str:
+    """A join token, for `meshsat invite`. A secret. Raises `ConfigError`."""
+    if identity.issuer is None:
+        raise ConfigError("this node is no enroller; invite from one, e.g. where `meshsat init` ran")
+    try:
+        return make(identity.issuer, identity.root, grant, secrets.token_bytes(ID_LENGTH))
+    except InvalidInputError:
+        raise ConfigError(
+            "the token's site, roles, uses or addresses are not allowed; "
+            f"uses are 1 to {USES_LIMIT}, addresses up to {ADDRESSES_LIMIT}"
+        ) from None
 
 
 def _read_key(path: Path) -> NodeKey:
@@ -183,7 +198,7 @@ def _pem(certificates: Sequence[bytes]) -> bytes:
     return b"".join(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM) for der in certificates)
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
     """Put `data` at `path`, mode 0600, whole or not at all. Raises `ConfigError`."""
     try:
         path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -223,7 +223,7 @@ class TlsTransport:
         except ssl.SSLCertVerificationError as fault:
             self._refusals.refuse(target[0], "no valid pass", dialled=peer, detail=explain(fault))
             raise DialError(f"{address} has no valid pass: {explain(fault)}") from None
-        except OSError as fault:
+        except (OSError, ValueError) as fault:  # ValueError: a name that IDNA does not allow
             raise DialError(f"{address}: {explain(fault)}") from None
         finally:
             if stream is None and connection is not None:

@@ -1,0 +1,122 @@
+"""Who joined with which token: a file `DATA/identity/tokens.json`, kept by every enroller.
+
+A use is a token and a joiner's key; the same machine again is no new use, so an answer that got lost costs
+nothing. Uses merge as sets: enrollers can tell each other theirs in any order, any number of times.
+Enrollers that cannot reach each other may together honour a token more often than it says; its expiry bounds
+that.
+
+A use is forgotten a day after its token's end.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import trio
+
+from meshsat.errors import ConfigError, DeniedError, InvalidInputError
+from meshsat.mesh.identity import write_file
+from meshsat.trust.keys import PeerId, parse_peer_id_untrusted
+from meshsat.trust.passes import DAY
+from meshsat.trust.tokens import ID_LENGTH, Token
+
+FILE = "tokens.json"
+LIMIT = 20_000
+"""Uses kept."""
+_FILE_LIMIT = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TokenUse:
+    token: str
+    """The token's id, in hexadecimal."""
+    joiner: PeerId
+    at: float
+    """Unix seconds, as `expires`, the token's."""
+    expires: float
+
+    @property
+    def key(self) -> tuple[str, PeerId]:
+        return self.token, self.joiner
+
+
+def parse_token_use_untrusted(value: object) -> TokenUse:
+    """A use out of a decoded JSON or CBOR map. Raises `InvalidInputError`."""
+    if not isinstance(value, dict) or set(value) != {"token", "joiner", "at", "expires"}:
+        raise InvalidInputError("a token's use has token, joiner, at and expires")
+    token, at, expires = value["token"], value["at"], value["expires"]
+    if not isinstance(token, str) or len(token) != 2 * ID_LENGTH or not set(token) <= set("0123456789abcdef"):
+        raise InvalidInputError("a token's id is 32 hexadecimal digits")
+    for time in (at, expires):
+        # Not-a-number fails the comparison too.
+        if type(time) not in {int, float} or not 0 <= time < 1 << 40:
+            raise InvalidInputError("a time is a number of Unix seconds")
+    return TokenUse(token, parse_peer_id_untrusted(value["joiner"]), float(at), float(expires))
+
+
+class TokenLedger:
+    """`directory` is the identity's; None keeps the uses in memory only. Raises `ConfigError`."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self._path = directory / FILE if directory is not None else None
+        self._uses: dict[tuple[str, PeerId], TokenUse] = {}
+        self._saving = trio.Lock()
+        if self._path is not None and self._path.exists():
+            self._load(self._path)
+
+    def uses(self, token_id: bytes) -> int:
+        return sum(token == token_id.hex() for token, _ in self._uses)
+
+    def records(self) -> list[TokenUse]:
+        """All of them, in a fixed order."""
+        return sorted(self._uses.values())
+
+    def admit(self, token: Token, joiner: PeerId, now: float) -> None:
+        """Count a use, in memory: call `save` before anything is given for it.
+
+        Raises `DeniedError` where the token is used up.
+        """
+        self._forget_old(now)
+        use = TokenUse(token.id.hex(), joiner, now, token.grant.expires)
+        if use.key in self._uses:
+            return
+        if self.uses(token.id) >= token.grant.uses:
+            raise DeniedError("the token is used up; ask for a new one (`meshsat invite`)")
+        if len(self._uses) >= LIMIT:
+            raise DeniedError("this enroller has too many joins to remember; try another, or wait a day")
+        self._uses[use.key] = use
+
+    def merge(self, records: Iterable[TokenUse], now: float) -> int:
+        """Take over other enrollers' uses; returns how many were new. `save` is the caller's to call."""
+        self._forget_old(now)
+        before = len(self._uses)
+        for use in records:
+            if len(self._uses) < LIMIT and use.expires + DAY > now:
+                self._uses.setdefault(use.key, use)
+        return len(self._uses) - before
+
+    async def save(self) -> None:
+        """Returns when all that was counted before is on the disk. Raises `ConfigError`."""
+        async with self._saving:
+            if self._path is not None:
+                data = json.dumps([asdict(use) for use in self.records()], indent=0).encode()
+                await trio.to_thread.run_sync(write_file, self._path, data)
+
+    def _forget_old(self, now: float) -> None:
+        for key, use in list(self._uses.items()):
+            if use.expires + DAY <= now:
+                del self._uses[key]
+
+    def _load(self, path: Path) -> None:
+        try:
+            if path.stat().st_size > _FILE_LIMIT:
+                raise ConfigError(f"{path} is too large; remove it: tokens still good count from zero again")
+            uses = [parse_token_use_untrusted(value) for value in json.loads(path.read_bytes())]
+        except OSError as fault:
+            raise ConfigError(f"{path} cannot be read: {fault.strerror}") from None
+        except (ValueError, TypeError, RecursionError, InvalidInputError):
+            raise ConfigError(
+                f"{path} is damaged; remove it: tokens still good count from zero again"
+            ) from None
+        self._uses = {use.key: use for use in uses}

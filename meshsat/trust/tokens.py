@@ -1,0 +1,184 @@
+"""Join tokens: a line of text with which a machine becomes a member, `meshsat-join-` and base64url.
+
+In it: the fleet's root certificate (so that the joiner knows whom to believe before it says anything), what
+the joiner will be (site, roles), how often and until when it is good, addresses at which an enroller may
+answer, all sealed by an enroller, whose certificate is enclosed. Any enroller of the fleet can therefore
+check any token.
+
+Whoever has the text can use it: it is a secret and belongs in no log. How often it was used is kept elsewhere
+(`mesh/token_ledger.py`), by the token's id, which is no secret.
+"""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+import cbor2
+
+from meshsat.errors import InvalidInputError
+from meshsat.trust.envelope import EnvelopeError, open_untrusted, seal
+from meshsat.trust.keys import PeerId
+from meshsat.trust.passes import (
+    CERTIFICATE_LIMIT,
+    ROLES,
+    Issuer,
+    PassError,
+    PassFault,
+    parse_root_untrusted,
+    parse_site_untrusted,
+    verify_enroller_untrusted,
+)
+
+PREFIX = "meshsat-join-"
+CONTEXT = "join-token"
+VERSION = 1
+TEXT_LIMIT = 16 * 1024
+"""Characters; a token has about 2000."""
+ID_LENGTH = 16
+USES_LIMIT = 10_000
+ADDRESSES_LIMIT = 16
+ADDRESS_LENGTH = 128
+
+
+class TokenFault(Enum):
+    MALFORMED = "damaged"
+    FOREIGN = "of another fleet"
+    EXPIRED = "expired"
+
+
+class TokenError(InvalidInputError):
+    """A token that is not accepted. The text is for the joiner, and has nothing of the token in it."""
+
+    def __init__(self, reason: TokenFault, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a token gives, and to how many."""
+
+    site: str
+    roles: frozenset[str]
+    uses: int
+    expires: float
+    """Unix seconds, as the enroller's clock shows them."""
+    addresses: tuple[str, ...] = ()
+    """`host:port` of control planes where an enroller may answer. Hints: they need not be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token that was read, and sealed by whom it says; that this one may do so is `verify`'s to tell."""
+
+    id: bytes
+    fleet: str
+    root: bytes = field(repr=False)
+    grant: Grant
+    author: PeerId
+    certificate: bytes = field(repr=False)
+    """The author's, as an enroller. DER."""
+
+    def verify(self, root: bytes, now: float) -> None:
+        """Whether an enroller of the fleet with this `root` should honour it. Raises `TokenError`."""
+        if self.root != root:
+            raise TokenError(TokenFault.FOREIGN, "the token is of another fleet")
+        try:
+            author = verify_enroller_untrusted(self.certificate, root, now)
+        except PassError as fault:
+            if fault.reason is PassFault.EXPIRED:
+                raise TokenError(TokenFault.EXPIRED, "the pass of the token's author has expired") from None
+            raise TokenError(
+                TokenFault.FOREIGN, "the token was not made by an enroller of this fleet"
+            ) from None
+        if author != self.author:
+            raise TokenError(TokenFault.FOREIGN, "the token was not made by an enroller of this fleet")
+        if now > self.grant.expires:
+            raise TokenError(
+                TokenFault.EXPIRED, "the token has expired; ask for a new one (`meshsat invite`)"
+            )
+
+
+def make(issuer: Issuer, root: bytes, grant: Grant, token_id: bytes) -> str:
+    """The token's text. `issuer` is an enroller of the fleet, `token_id` 16 random bytes.
+
+    Raises `InvalidInputError` where the grant is none that could be read back.
+    """
+    payload = cbor2.dumps(
+        [
+            VERSION,
+            token_id,
+            root,
+            grant.site,
+            sorted(grant.roles),
+            grant.uses,
+            int(grant.expires),
+            list(grant.addresses),
+        ]
+    )
+    parts = [seal(issuer.key, CONTEXT, payload), issuer.certificate]
+    text = PREFIX + base64.urlsafe_b64encode(cbor2.dumps(parts)).decode("ascii").rstrip("=")
+    parse_untrusted(text)
+    return text
+
+
+def parse_untrusted(text: str) -> Token:
+    """Read a token. Raises `TokenError`, with nothing of the token in it."""
+    text = text.strip()
+    if not text.startswith(PREFIX):
+        raise TokenError(TokenFault.MALFORMED, f"a join token begins with {PREFIX}")
+    if len(text) > TEXT_LIMIT:
+        raise _damaged()
+    body = text.removeprefix(PREFIX)
+    try:
+        parts = cbor2.loads(base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True))
+        if type(parts) is not list or [type(part) for part in parts] != [bytes, bytes]:
+            raise _damaged()
+        sealed, certificate = parts
+        opened = open_untrusted(sealed, CONTEXT)
+        fields = cbor2.loads(opened.payload)
+    except (binascii.Error, ValueError, cbor2.CBORError, EnvelopeError):
+        raise _damaged() from None
+    token_id, root, grant = _fields_untrusted(fields)
+    if len(certificate) > CERTIFICATE_LIMIT:
+        raise _damaged()
+    try:
+        fleet = parse_root_untrusted(root).fleet
+    except PassError:
+        raise _damaged() from None
+    return Token(token_id, fleet, root, grant, opened.author, certificate)
+
+
+def _fields_untrusted(fields: object) -> tuple[bytes, bytes, Grant]:
+    if type(fields) is not list or not fields:
+        raise _damaged()
+    if fields[0] != VERSION:
+        raise TokenError(TokenFault.MALFORMED, "the token was made by another version of meshsat")
+    if [type(item) for item in fields[1:]] != [bytes, bytes, str, list, int, int, list]:
+        raise _damaged()
+    _, token_id, root, site, roles, uses, expires, addresses = fields
+    if (
+        len(token_id) != ID_LENGTH
+        or not 1 <= uses <= USES_LIMIT
+        or not 0 <= expires < 1 << 40
+        or not _texts(roles, len(ROLES), max(map(len, ROLES)))
+        or not roles
+        or not ROLES.issuperset(roles)
+        or not _texts(addresses, ADDRESSES_LIMIT, ADDRESS_LENGTH)
+    ):
+        raise _damaged()
+    try:
+        parse_site_untrusted(site)
+    except InvalidInputError:
+        raise _damaged() from None
+    return token_id, root, Grant(site, frozenset(roles), uses, float(expires), tuple(addresses))
+
+
+def _texts(items: Sequence[object], most: int, length: int) -> bool:
+    return len(items) <= most and all(type(item) is str and len(item) <= length for item in items)
+
+
+def _damaged() -> TokenError:
+    return TokenError(TokenFault.MALFORMED, "the token is damaged; was it copied whole?")
