@@ -16,11 +16,11 @@ import pytest
 
 from meshsat.errors import MeshsatError
 from meshsat.mesh import identity
+from sim import stranger
 from sim.images import Layout, random_image
 from sim.network import Host, Plan
 from sim.nodes import Node, admit, enrol
 from sim.site import Site
-from sim import stranger
 from tests.tools import require_tool
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
