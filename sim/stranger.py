@@ -1,9 +1,10 @@
 """A machine on the LAN that is no member, run in its namespace: `python -m sim.stranger VERB ...`.
 
-listen FILE                   writes every frame that reaches the host to FILE
-pester FLEET PEER ADDRESS...  announces itself as of the fleet, under a name of its own and as PEER (a member's);
-                              knocks at both ports of every address, with nothing, with noise, with TLS; takes
-                              the calls of those who believe it, and says nothing. Prints as JSON what it was told.
+listen FILE: writes every frame that reaches the host to FILE.
+
+pester FLEET PEER ADDRESS...: announces itself as of the fleet, under a name of its own and as PEER, a member;
+knocks at both ports of every address, with nothing, with noise, with TLS; takes the calls of those who
+believe it, and says nothing. Prints as JSON what it was told.
 """
 
 import contextlib
@@ -98,7 +99,8 @@ class Pest:
 async def announce(fleet: str, peers: list[PeerId]) -> None:
     async with trio.open_nursery() as nursery:
         for peer in peers:
-            discovery = MdnsDiscovery("0.0.0.0", None, Announcement(fleet, peer, "box", CONTROL, BULK))
+            claim = Announcement(fleet, peer, "box", CONTROL, BULK)
+            discovery = MdnsDiscovery("0.0.0.0", None, claim)  # noqa: S104 - wherever it can be heard
             nursery.start_soon(discovery.run, lambda _: None)
 
 
