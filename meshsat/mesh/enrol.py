@@ -30,7 +30,6 @@ from meshsat.mesh.token_ledger import TokenLedger
 from meshsat.mesh.transport import ByteStream, StreamBroken
 from meshsat.trust.keys import NodeKey
 from meshsat.trust.passes import (
-    CHAIN_LIMIT,
     ENROLLER,
     Subject,
     issue_enroller,
@@ -147,14 +146,12 @@ async def _join(stream: ByteStream, token: Token, text: str, subject: Subject, n
     await _send(stream, JOIN, text, subject.name)
     try:
         chain, own = await _answer_untrusted(stream, PASS, list, bytes | NoneType)
-        if len(chain) > CHAIN_LIMIT:
-            raise InvalidInputError("a chain too long")
         member = verify_pass_untrusted(chain, root, now)
-        if own is not None and verify_enroller_untrusted(own, root, now) != subject.peer:
-            raise InvalidInputError("an enroller's certificate for another key")
+        enrols = member.peer if own is None else verify_enroller_untrusted(own, root, now)
     except InvalidInputError as fault:
         raise DeniedError(f"the enroller's answer is of no use: {fault}") from None
-    if (member.peer, member.site, member.roles) != (subject.peer, token.grant.site, token.grant.roles):
+    given = (member.peer, enrols, member.site, member.roles)
+    if given != (subject.peer, subject.peer, subject.site, token.grant.roles):
         raise DeniedError("the enroller gave another pass than the token promised")
     return Membership(root, member.chain, own)
 
