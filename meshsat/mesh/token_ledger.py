@@ -100,7 +100,7 @@ class TokenLedger:
         """Returns when all that was counted before is on the disk. Raises `ConfigError`."""
         async with self._saving:
             if self._path is not None:
-                data = json.dumps([asdict(use) for use in self.records()], indent=0).encode()
+                data = json.dumps({"uses": [asdict(use) for use in self.records()]}, indent=0).encode()
                 await trio.to_thread.run_sync(write_file, self._path, data)
 
     def _forget_old(self, now: float) -> None:
@@ -112,10 +112,10 @@ class TokenLedger:
         try:
             if path.stat().st_size > _FILE_LIMIT:
                 raise ConfigError(f"{path} is too large; remove it: tokens still good count from zero again")
-            uses = [parse_token_use_untrusted(value) for value in json.loads(path.read_bytes())]
+            uses = [parse_token_use_untrusted(value) for value in json.loads(path.read_bytes())["uses"]]
         except OSError as fault:
             raise ConfigError(f"{path} cannot be read: {fault.strerror}") from None
-        except (ValueError, TypeError, RecursionError, InvalidInputError):
+        except (ValueError, TypeError, KeyError, RecursionError, InvalidInputError):
             raise ConfigError(
                 f"{path} is damaged; remove it: tokens still good count from zero again"
             ) from None
