@@ -6,6 +6,7 @@ import cbor2
 import pytest
 import structlog
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from meshsat.errors import ConfigError, DeniedError, InvalidInputError, MeshsatError, UnavailableError
@@ -23,12 +24,13 @@ NOW = 1_800_000_000.0
 HOUR = 3600.0
 
 
+Raw = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
+
+
 class MemoryByteStream:
     """An end of a stream on which the other side has proved the key `peer`; keeps what was sent."""
 
-    def __init__(
-        self, raw: trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream], peer: PeerId
-    ) -> None:
+    def __init__(self, raw: Raw, peer: PeerId) -> None:
         self.peer = peer
         self.sent = bytearray()
         self._raw = raw
