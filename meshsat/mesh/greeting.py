@@ -4,8 +4,8 @@ The caller speaks first; the called answers only a valid pass, so that a strange
 ours. Noise has proved the key of either side; the greeting proves that the key belongs to a member.
 
 On the wire, numbers big-endian: length of the rest (2 bytes); number of certificates (1), each as length
-(2) and DER, the pass first; the protocol's id to the end. An answer repeats the protocol, or leaves it
-empty: not served here.
+(2) and DER, the pass first; the protocol's id to the end. An answer repeats the protocol, or leaves it empty:
+not served here. The caller, content with the answer, says `CONTENT`; only then is the stream handled.
 """
 
 import struct
@@ -18,6 +18,7 @@ from meshsat.mesh.transport import StreamBroken
 from meshsat.trust.passes import CERTIFICATE_LIMIT, CHAIN_LIMIT
 
 LENGTH = struct.Struct("!H")
+CONTENT = b"\x01"
 PROTOCOL_LIMIT = 64
 """Characters."""
 GREETING_LIMIT = 1 + CHAIN_LIMIT * (LENGTH.size + CERTIFICATE_LIMIT) + PROTOCOL_LIMIT
@@ -87,3 +88,12 @@ async def read_greeting_untrusted(source: Source) -> Greeting:
     if await source.receive_into(memoryview(body)) < len(body):
         raise StreamBroken("the stream ended within a greeting")
     return parse_greeting_untrusted(bytes(body))
+
+
+async def read_content_untrusted(source: Source) -> None:
+    """The caller's last word. Raises `InvalidInputError`, `StreamBroken`."""
+    word = bytearray(len(CONTENT))
+    if await source.receive_into(memoryview(word)) < len(CONTENT):
+        raise StreamBroken("the caller did not accept our greeting")
+    if word != CONTENT:
+        raise InvalidInputError("a greeting is accepted in another way")

@@ -20,7 +20,13 @@ import structlog
 import trio
 
 from meshsat.errors import ConfigError, InvalidInputError
-from meshsat.mesh.greeting import Greeting, encode_greeting, read_greeting_untrusted
+from meshsat.mesh.greeting import (
+    CONTENT,
+    Greeting,
+    encode_greeting,
+    read_content_untrusted,
+    read_greeting_untrusted,
+)
 from meshsat.mesh.half_open import HalfOpen
 from meshsat.mesh.identity import Identity
 from meshsat.mesh.inbound import run_handler
@@ -371,16 +377,19 @@ class Libp2pTransport:
         try:
             greeting = await read_greeting_untrusted(stream)
             member = self._verify(greeting, link.peer)
+            self._register(link, member)
+            served = greeting.protocol in self._protocols
+            await stream.send_all(encode_greeting(self._identity.chain, greeting.protocol if served else ""))
+            await read_content_untrusted(stream)
         except InvalidInputError as fault:
-            reason = fault.reason.value if isinstance(fault, PassError) else "malformed greeting"
-            self._refusals.refuse(link.source, f"pass {reason}", detail=str(fault))
-            link.muxer.end("no valid pass")
+            self._refuse(link, fault)
             raise StreamBroken("no valid pass") from None
-        self._register(link, member)
-        served = greeting.protocol in self._protocols
-        answer = encode_greeting(self._identity.chain, greeting.protocol if served else "")
-        await stream.send_all(answer)
         return greeting.protocol if served else None
+
+    def _refuse(self, link: _Link, fault: InvalidInputError) -> None:
+        reason = f"pass {fault.reason.value}" if isinstance(fault, PassError) else "malformed greeting"
+        self._refusals.refuse(link.source, reason, detail=str(fault))
+        link.muxer.end("no valid pass")
 
     def _verify(self, greeting: Greeting, peer: PeerId) -> Pass:
         """Raises `InvalidInputError`."""
@@ -442,7 +451,7 @@ class Libp2pTransport:
         if self._nursery is None:
             await channel.aclose()
             raise StreamBroken("the control plane went down")
-        link = self._link(channel, address)
+        link = self._link(channel, address.rpartition(":")[0])
         self._nursery.start_soon(_contained, self._run_link, link, None)
         return link
 
@@ -457,9 +466,9 @@ class Libp2pTransport:
             greeting = await read_greeting_untrusted(stream)
             member = self._verify(greeting, link.peer)
             self._register(link, member)
+            await stream.send_all(CONTENT)
         except InvalidInputError as fault:
-            self._refusals.refuse(link.source, "no valid pass", detail=str(fault))
-            link.muxer.end("no valid pass")
+            self._refuse(link, fault)
             raise StreamBroken(f"the peer is no member: {fault}") from None
         finally:
             if member is None:

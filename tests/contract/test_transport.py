@@ -121,7 +121,7 @@ async def test_both_ends_are_told_who_and_what(bench: Bench) -> None:
 
     ann, bob = bench.identity("ann"), bench.identity("bob")
     near, far = bench.transport(ann), bench.transport(bob, ECHO, OTHER)
-    async with serving(far, handler):
+    async with serving(far, handler), serving(near, hold):
         for protocol in (ECHO, OTHER):
             stream = await near.open_stream(bob.key.peer_id, far.addresses, protocol, PATIENCE)
             assert await receive_all(stream) == b"seen"
@@ -216,7 +216,7 @@ async def test_dial_failures(bench: Bench) -> None:
     for address in ("", "nonsense", ":", "127.0.0.1:0", "127.0.0.1:99999", "127.0.0.1:1"):
         with trio.fail_after(PATIENCE), pytest.raises(DialError):
             await near.open_stream(bob.key.peer_id, [address], ECHO, PATIENCE)
-    async with serving(far, echo):
+    async with serving(far, echo), serving(near, hold):
         with pytest.raises(DialError):
             await near.open_stream(eve.key.peer_id, far.addresses, ECHO, PATIENCE)
         with pytest.raises(DialError):
@@ -231,7 +231,7 @@ async def test_whoever_never_answers_costs_the_timeout_and_leaves_time_for_the_n
     mute = bench.twin.mute()
     with trio.fail_after(PATIENCE), pytest.raises(DialError):
         await near.open_stream(bob.key.peer_id, [mute], ECHO, 0.1)
-    async with serving(far, echo):
+    async with serving(far, echo), serving(near, hold):
         stream = await near.open_stream(bob.key.peer_id, [mute, *far.addresses], ECHO, 1.2)
         await stream.aclose()
 
@@ -246,7 +246,7 @@ async def test_a_stranger_gets_nothing(bench: Bench, kind: str) -> None:
         handled.append(stream.member.name)
 
     far, near, odd = bench.transport(bob), bench.transport(ann), bench.transport(stranger)
-    async with serving(far, handler):
+    async with serving(far, handler), serving(near, hold), serving(odd, hold):
         for _ in range(3):
             with pytest.raises(DialError):
                 await odd.open_stream(bob.key.peer_id, far.addresses, ECHO, PATIENCE)
@@ -268,7 +268,7 @@ async def test_a_stranger_is_not_dialled(bench: Bench, kind: str) -> None:
         handled.append(stream.member.name)
 
     near, odd = bench.transport(ann), bench.transport(stranger)
-    async with serving(odd, handler):
+    async with serving(odd, handler), serving(near, hold):
         with pytest.raises(DialError):
             await near.open_stream(stranger.key.peer_id, odd.addresses, ECHO, PATIENCE)
     assert handled == []
@@ -349,9 +349,10 @@ async def test_a_cancelled_receive_leaves_the_stream_whole(bench: Bench) -> None
 
 
 async def test_drop_breaks_all_streams_with_a_peer(bench: Bench) -> None:
-    over = trio.Event()
+    begun, over = trio.Event(), trio.Event()
 
     async def handler(_protocol: str, stream: Stream) -> None:
+        begun.set()
         try:
             await receive_all(stream)
         finally:
@@ -360,6 +361,7 @@ async def test_drop_breaks_all_streams_with_a_peer(bench: Bench) -> None:
     async with pair(bench, handler) as (stream, near, far):
         dialler = next(iter(bench.metrics))
         assert dialler == "ann"
+        await begun.wait()
         await near.drop(stream.peer)
         with trio.fail_after(PATIENCE):
             await expect_break(lambda: stream.send_all(b"x"))
@@ -371,7 +373,7 @@ async def test_drop_breaks_all_streams_with_a_peer(bench: Bench) -> None:
 async def test_the_served_side_can_drop_too(bench: Bench) -> None:
     ann, bob = bench.identity("ann"), bench.identity("bob")
     near, far = bench.transport(ann), bench.transport(bob)
-    async with serving(far, hold):
+    async with serving(far, hold), serving(near, hold):
         stream = await near.open_stream(bob.key.peer_id, far.addresses, ECHO, PATIENCE)
         await far.drop(ann.key.peer_id)
         with trio.fail_after(PATIENCE):
@@ -384,16 +386,17 @@ async def test_when_serving_ends_so_do_its_streams_and_its_address(bench: Bench)
     ann, bob = bench.identity("ann"), bench.identity("bob")
     near, far = bench.transport(ann), bench.transport(bob)
     assert far.addresses == ()
-    async with serving(far, hold):
-        addresses = far.addresses
-        assert addresses
-        stream = await near.open_stream(bob.key.peer_id, addresses, ECHO, PATIENCE)
-    with trio.fail_after(PATIENCE):
-        with suppress(StreamBroken):
-            assert await stream.receive_some() == b""
-        await stream.aclose()
-        with pytest.raises(DialError):
-            await near.open_stream(bob.key.peer_id, addresses, ECHO, PATIENCE)
+    async with serving(near, hold):
+        async with serving(far, hold):
+            addresses = far.addresses
+            assert addresses
+            stream = await near.open_stream(bob.key.peer_id, addresses, ECHO, PATIENCE)
+        with trio.fail_after(PATIENCE):
+            with suppress(StreamBroken):
+                assert await stream.receive_some() == b""
+            await stream.aclose()
+            with pytest.raises(DialError):
+                await near.open_stream(bob.key.peer_id, addresses, ECHO, PATIENCE)
     assert far.addresses == ()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from meshsat.mesh.identity import Identity
+from meshsat.mesh.libp2p_transport import Libp2pTransport
 from meshsat.mesh.memory_network import MemoryNetwork
 from meshsat.mesh.memory_transport import MemoryTransport
 from meshsat.mesh.tls_transport import TlsTransport
@@ -46,10 +47,17 @@ def tls_twin() -> Twin:
     return tcp_twin(make)
 
 
+def libp2p_twin() -> Twin:
+    def make(identity: Identity, protocols: Sequence[str], metrics: Metrics) -> Transport:
+        return Libp2pTransport(identity, protocols, metrics, listen="127.0.0.1")
+
+    return tcp_twin(make)
+
+
 def tcp_twin(make: Callable[[Identity, Sequence[str], Metrics], Transport]) -> Twin:
     """For every implementation over TCP."""
     listener = socket.create_server(("127.0.0.1", 0))
     return Twin(make, lambda: f"127.0.0.1:{listener.getsockname()[1]}", [listener.close])
 
 
-TWINS: dict[str, Callable[[], Twin]] = {"memory": memory_twin, "tls": tls_twin}
+TWINS: dict[str, Callable[[], Twin]] = {"libp2p": libp2p_twin, "memory": memory_twin, "tls": tls_twin}
