@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from meshsat.cli import demo, images, init, node, peers, pull, status, version
+from meshsat.cli import demo, images, init, invite, join, node, peers, pull, status, version
 from meshsat.cli.exits import INTERRUPTED, exit_code, say
 from meshsat.errors import MeshsatError
 
@@ -19,6 +19,8 @@ app = typer.Typer(
 )
 app.command("node")(node.run)
 app.command("init")(init.run)
+app.command("invite")(invite.run)
+app.command("join")(join.run)
 app.command("pull")(pull.run)
 app.command("status")(status.run)
 app.command("peers")(peers.run)

@@ -88,9 +88,9 @@ class Site:
     async def _join(self, node: DemoNode, token: str) -> None:
         """The node's process waits for its pass by now."""
         enroller = self.nodes[0].status["control_addresses"][0]
-        command = [*MESHSAT, "join", "-", "--name", node.name, "--peer", enroller]
-        where = ["--data-dir", str(node.data_dir)]
-        await self._place.run(f"join of {node.name}", [*command, *where], token.encode(), limit=START_LIMIT)
+        settings = str(self._place.directory / f"{node.name}.toml")
+        command = [*MESHSAT, "join", "-", "--peer", enroller, "--config", settings]
+        await self._place.run(f"join of {node.name}", command, token.encode(), limit=START_LIMIT)
         await self._until_up(node)
 
     def _start_node(self, number: int) -> DemoNode:

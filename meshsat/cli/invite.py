@@ -1,0 +1,54 @@
+"""`meshsat invite`: make a join token."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshsat.cli.exits import say
+from meshsat.cli.options import ConfigFile, DataDir, settings
+
+
+def run(
+    expires: Annotated[str, typer.Option(metavar="DURATION", help="How long it is valid.")] = "24h",
+    uses: Annotated[int, typer.Option(min=1, help="How many machines may join with it.")] = 1,
+    site: Annotated[
+        str | None, typer.Option(help="The site that they will belong to (default: this node's).")
+    ] = None,
+    enroller: Annotated[
+        bool, typer.Option("--enroller", help="They may enrol others as well; only where the root key is.")
+    ] = False,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Print a join token, a secret that lets machines into the fleet."""
+    import time
+
+    from meshsat.cli.units import parse_duration_untrusted
+    from meshsat.errors import ConfigError
+    from meshsat.mesh.identity import load, make_token
+    from meshsat.trust.passes import ENROLLER, NODE
+    from meshsat.trust.tokens import Grant
+
+    where = settings(config, data_dir=data_dir).data_dir
+    identity = load(where)
+    if enroller and identity.root_issuer() is None:
+        raise ConfigError("only the machine with the fleet's root key can make enrollers; invite from there")
+    roles = frozenset({NODE, ENROLLER}) if enroller else frozenset({NODE})
+    until = time.time() + parse_duration_untrusted(expires)
+    grant = Grant(site or identity.member.site, roles, uses, until, _addresses(where))
+    print(make_token(identity, grant))
+
+
+def _addresses(data_dir: Path) -> tuple[str, ...]:
+    """Where the node can be reached by now: hints, for machines that cannot find it by mDNS."""
+    from meshsat.cli.client import NodeClient
+    from meshsat.errors import MeshsatError
+    from meshsat.trust.tokens import ADDRESSES_LIMIT
+
+    try:
+        found = NodeClient(data_dir).get("/api/v1/status")["control_addresses"]
+    except MeshsatError:
+        say("the node does not run: nobody can join before it does, and the token will not say where it is")
+        return ()
+    return tuple(found[:ADDRESSES_LIMIT])
