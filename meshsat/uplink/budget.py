@@ -23,6 +23,7 @@ class TokenBucket:
         self.rate = rate
         self._tokens = 0.0
         self._filled_at: float | None = None
+        self._turn = trio.Lock()
 
     @property
     def read_size(self) -> int:
@@ -36,9 +37,13 @@ class TokenBucket:
         return min(_MOST_BUFFER, max(_LEAST_BUFFER, self.rate // 2)) if self.rate else None
 
     async def ready(self) -> None:
-        """Wait until something may be read."""
-        while self.rate and (debt := -self._fill()) > 0:  # noqa: ASYNC110 - others spend meanwhile
-            await trio.sleep(debt / self.rate)
+        """Wait until something may be read; first come, first served."""
+        if not self.rate:
+            return
+        async with self._turn:
+            # Less than a byte is no debt: the clock's own grain must not keep us here.
+            while (debt := -self._fill()) >= 1:  # noqa: ASYNC110 - others spend meanwhile
+                await trio.sleep(debt / self.rate)
 
     def spend(self, size: int) -> None:
         """`size` bytes were read."""

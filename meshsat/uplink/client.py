@@ -101,9 +101,18 @@ class Uplink:
     async def _size_untrusted(self, ask: Ask) -> int:
         async with await self._upstreams.get(ask) as answer:
             told = answer.headers.get("content-length")
-        if told is None:
+        if told is not None:
+            return answers.parse_length_untrusted(told)
+        # No Content-Length, which the specification demands of a HEAD (end-2): a range tells it too.
+        probe = Ask(ask.kind, ask.registry, ask.repository, ask.path, headers={"Range": "bytes=0-0"})
+        async with await self._upstreams.get(probe) as answer:
+            told = answer.headers.get("content-range" if answer.status != 200 else "content-length", "")
+        if answer.status == 200:
+            return answers.parse_length_untrusted(told)
+        total = answers.parse_content_range_untrusted(told).total
+        if total is None:
             raise UnavailableError(f"registry {ask.registry} does not tell the size of {ask}")
-        return answers.parse_length_untrusted(told)
+        return total
 
     def blob(
         self, registry: str, repository: str, digest: Digest, start: int, stop: int, size: int

@@ -231,7 +231,9 @@ def _object(raw: bytes) -> dict[str, Any]:
 
 
 def _mapping(config: dict[str, Any], name: str) -> dict[str, Any]:
-    value = config.get(name) or {}
+    value = config.get(name)
+    if value is None:
+        return {}
     if not isinstance(value, dict):
         raise InvalidInputError(f"{name} is not an object")
     return value
@@ -276,4 +278,5 @@ async def _run(program: str, server: str, environ: Mapping[str, str]) -> tuple[i
             process.kill()
             with trio.CancelScope(shield=True):  # a killed process is gone at once
                 await process.wait()
-    return process.returncode or 0, bytes(output)
+    status = process.returncode if len(output) <= HELPER_LIMIT else 0  # else it is we who ended it
+    return status or 0, bytes(output)
