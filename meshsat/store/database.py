@@ -32,7 +32,8 @@ CREATE TABLE IF NOT EXISTS chunk (
 CREATE TABLE IF NOT EXISTS tag (
     registry TEXT NOT NULL, repository TEXT NOT NULL, tag TEXT NOT NULL,
     media_type TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL,
-    resolved_at REAL NOT NULL, author TEXT NOT NULL, PRIMARY KEY (registry, repository, tag)) STRICT;
+    resolved_at REAL NOT NULL, author TEXT NOT NULL, sealed BLOB NOT NULL,
+    PRIMARY KEY (registry, repository, tag)) STRICT;
 CREATE TABLE IF NOT EXISTS fact (
     digest TEXT PRIMARY KEY, size INTEGER NOT NULL, media_type TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS source (
@@ -173,7 +174,7 @@ class Database:
     def put_tag(self, record: TagRecord) -> None:
         target = record.descriptor
         self._do(
-            "INSERT OR REPLACE INTO tag VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO tag VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             record.registry,
             record.repository,
             record.tag,
@@ -182,6 +183,7 @@ class Database:
             target.size,
             record.resolved_at,
             record.author,
+            record.sealed,
         )
 
     def put_facts(self, facts: Iterable[BlobFacts]) -> None:
@@ -234,7 +236,7 @@ class Database:
                 images={row[0]: _image(row) for row in self._do("SELECT * FROM image")},
                 pins=self._pins(),
             )
-        except InvalidInputError as fault:
+        except (InvalidInputError, ValueError) as fault:
             raise BrokenDatabaseError(f"{self._path}: {fault}") from None
 
     def _facts(self) -> dict[Digest, BlobFacts]:
@@ -287,10 +289,9 @@ def _digest(text: str) -> Digest:
 
 
 def _tag(row: tuple[Any, ...]) -> TagRecord:
-    registry, repository, tag, media_type, digest, size, resolved_at, author = row
-    return TagRecord(
-        registry, repository, tag, Descriptor(media_type, _digest(digest), size), resolved_at, author
-    )
+    registry, repository, tag, media_type, digest, size, resolved_at, author, sealed = row
+    target = Descriptor(media_type, _digest(digest), size)
+    return TagRecord(registry, repository, tag, target, resolved_at, author, sealed)
 
 
 def _image(row: tuple[Any, ...]) -> ImageRow:

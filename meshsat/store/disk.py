@@ -67,6 +67,12 @@ def create_sparse(path: Path, size: int) -> None:
             os.close(fd)
 
 
+def has_size(path: Path, size: int) -> bool:
+    """True for a file that exists and is `size` bytes long."""
+    with storage_errors("look at", path):
+        return path.exists() and path.stat().st_size == size
+
+
 def write_span(path: Path, offset: int, data: Buffer) -> None:
     """Into a file that exists; its writing out to the disk begins, and is not waited for."""
     with storage_errors("write", path):

@@ -182,9 +182,10 @@ class Partial:
             with trio.CancelScope(shield=True):
                 await self._finish_writes()
                 try:
+                    # The file first: on a full disk the database needs the space even to forget.
+                    await self._backing.threads.run(disk.remove, self._path)
                     await self._backing.threads.run(self._backing.database.drop_partial, self._row.id)
                     self.state = State.DISCARDED
-                    await self._backing.threads.run(disk.remove, self._path)
                 finally:
                     self._on_end(self)
 

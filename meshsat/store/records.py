@@ -19,6 +19,8 @@ class TagRecord:
     """Unix seconds at which the upstream said so; 0 when that was lost."""
     author: str
     """Peer id of the node that asked the upstream; empty when that was lost."""
+    sealed: bytes = b""
+    """The author's signed record, to be passed on by gossip; empty when that was lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,8 +173,9 @@ class Store:
     async def _open_partial(self, digest: Digest, size: int) -> Partial:
         threads, database, layout = self._backing.threads, self._backing.database, self._backing.layout
         row = self._contents.partials.get(digest)
-        if row is not None and row.size != size:
+        if row is not None and not await threads.run(disk.has_size, layout.partial(digest), size):
             log.warning("blob begun anew: told another size", digest=str(digest), size=size, before=row.size)
+            await threads.run(disk.remove, layout.partial(digest))
             await threads.run(database.drop_partial, row.id)
             del self._contents.partials[digest]
             row = None
