@@ -7,37 +7,46 @@ from meshsat.protocol.events import Fault
 from meshsat.protocol.gossip import ImageRecord
 
 
-class Demand:
-    """One interest in one blob. `changed` fires at every step; then look again."""
+class Signal:
+    """Fires again and again; whoever waits looks at the state of things afterwards."""
 
-    def __init__(self, blob: Digest, size: int) -> None:
+    def __init__(self) -> None:
+        self._event = trio.Event()
+
+    def fire(self) -> None:
+        self._event.set()
+        self._event = trio.Event()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+
+class Demand:
+    """One interest in one blob. Its signal fires at every step; several demands may share one."""
+
+    def __init__(self, blob: Digest, size: int, signal: Signal | None = None) -> None:
         self.blob = blob
         self.size = size
         self.published = False
         self.fault: Fault | None = None
-        """The last thing that went wrong; more may come all the same, unless it is of the final kind."""
+        """What went wrong last, if nothing came since."""
         self.message = ""
-        self._changed = trio.Event()
+        self._signal = signal or Signal()
 
     async def changed(self) -> None:
-        await self._changed.wait()
+        await self._signal.wait()
 
     def move(self) -> None:
         self.fault = None
-        self._fire()
+        self._signal.fire()
 
     def publish(self) -> None:
         self.published = True
-        self.fault = None
-        self._fire()
+        self.move()
 
     def failed(self, fault: Fault, message: str) -> None:
         self.fault, self.message = fault, message
-        self._fire()
-
-    def _fire(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+        self._signal.fire()
 
 
 class Question:

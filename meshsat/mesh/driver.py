@@ -75,6 +75,9 @@ class Driver:
         self.announcer: Announcer | None = None
         self.on_session: Callable[[PeerId], None] = lambda _peer: None
         """Called when a session stands and was greeted."""
+        self.on_record: Callable[[ImageRecord], None] = lambda _record: None
+        """Called with what an upstream said a reference means, however it came."""
+        self.on_published: Callable[[Digest], None] = lambda _blob: None
         self._store = store
         self._uplink = uplink
         self._transports = transports
@@ -155,12 +158,15 @@ class Driver:
                 self._start(self._resolve, effect)
             case effects.TellResolved():
                 key = (effect.registry, effect.repository, effect.reference)
+                if effect.record is not None:
+                    self.on_record(effect.record)
                 for question in self.questions.pop(key, []):
                     question.answered(effect.record, effect.fault, effect.message)
             case effects.TellFailed():
                 for demand in self.demands.get(effect.blob, []):
                     demand.failed(effect.fault, effect.message)
             case effects.Announce():
+                self.on_record(effect.record)
                 if self.announcer is not None:
                     self.announcer.announce(effect.record)
 
@@ -227,6 +233,18 @@ class Driver:
         log.debug("dial failed", peer=effect.peer, problems=problems)
         self.feed(events.DialFailed(effect.peer, refused=False))
 
+    async def _upgrade(self, peer: PeerId, bulk: tuple[str, ...]) -> None:
+        """We found the peer by its control address: now that we know the bulk one, move over to it."""
+        for transport in self._transports:
+            if transport.name != "libp2p":
+                try:
+                    stream = await transport.open_stream(peer, bulk, wire.PROTOCOL, DIAL_TIMEOUT)
+                except DialError as failed:
+                    log.info("bulk plane out of reach, staying on libp2p", peer=peer, problem=str(failed))
+                else:
+                    await self._session(stream, dialled=True, plane=transport.name)
+                return
+
     # --- what links tell ---
 
     def frame_received(self, link: Link, frame: wire.Frame) -> None:
@@ -234,6 +252,8 @@ class Driver:
             self.feed(events.FrameReceived(link.peer, frame))
             if isinstance(frame, wire.Hello):
                 self.on_session(link.peer)
+                if link.dialled and link.plane == "libp2p" and frame.bulk:
+                    self._start(self._upgrade, link.peer, frame.bulk)
 
     def payload_progressed(self, link: Link) -> None:
         self.feed(events.PayloadProgressed(link.peer))
@@ -337,6 +357,7 @@ class Driver:
         self._metrics.blob_bytes.set(sum(blobs.values()))
         for demand in self.demands.get(blob, []):
             demand.publish()
+        self.on_published(blob)
 
     def stored(self, blob: Digest, size: int) -> None:
         """A blob came into the store another way (a manifest)."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from random import Random
 
 import structlog
 import trio
@@ -10,7 +9,7 @@ import trio
 from meshsat.errors import DeniedError, MeshsatError, NotFoundError, UnavailableError
 from meshsat.mesh.anti_entropy import PROTOCOL as GOSSIP
 from meshsat.mesh.anti_entropy import AntiEntropy
-from meshsat.mesh.demand import Demand, Question
+from meshsat.mesh.demand import Demand, Question, Signal
 from meshsat.mesh.discovery import Discovery, Sighting
 from meshsat.mesh.driver import Driver
 from meshsat.mesh.sources import OpenBlob
@@ -24,28 +23,26 @@ from meshsat.protocol.wire import Source
 
 log = structlog.get_logger(__name__)
 
-SETTLE = 3.0
-"""Seconds after the start in which peers may still turn up who have what we want."""
-
 
 class Mesh:
-    """Owns the driver, the planes and discovery. `planes`: the transports, the preferred for bulk first."""
+    """Owns the driver, the planes and discovery. `planes`: the transports, the preferred for bulk first.
+
+    `discoveries` is called when the planes listen, and their ports can be announced.
+    """
 
     def __init__(
         self,
         machine: Machine,
         driver: Driver,
         planes: Sequence[Transport],
-        discoveries: Sequence[Discovery],
+        discoveries: Callable[[], Sequence[Discovery]],
         gossip: AntiEntropy,
-        rng: Random,
     ) -> None:
         self.machine = machine
         self.driver = driver
         self.planes = planes
         self._discoveries = discoveries
         self._gossip = gossip
-        self._rng = rng
         self._readers = 0
         driver.announcer = gossip
         driver.on_session = gossip.met
@@ -58,7 +55,7 @@ class Mesh:
                 await nursery.start(plane.serve, self._handler(plane))
             self._tell_addresses()
             nursery.start_soon(self._gossip.run)
-            for discovery in self._discoveries:
+            for discovery in self._discoveries():
                 nursery.start_soon(discovery.run, self._sighted)
             task_status.started()
 
@@ -83,10 +80,15 @@ class Mesh:
 
     @contextmanager
     def demand(
-        self, blob: Digest, size: int, sources: tuple[Source, ...], priority: Priority
+        self,
+        blob: Digest,
+        size: int,
+        sources: tuple[Source, ...],
+        priority: Priority,
+        signal: Signal | None = None,
     ) -> Iterator[Demand]:
         """Want a blob for as long as the context lasts."""
-        demand = Demand(blob, size)
+        demand = Demand(blob, size, signal)
         waiting = self.driver.demands.setdefault(blob, [])
         waiting.append(demand)
         try:
@@ -118,9 +120,9 @@ class Mesh:
     # --- references ---
 
     async def resolve(
-        self, registry: str, repository: str, reference: str, *, max_age: float, timeout: float
+        self, registry: str, repository: str, reference: str, *, max_age: float, patience: float
     ) -> ImageRecord:
-        """What the reference means, asked of the site's uplinks if what we know is older than `max_age` seconds.
+        """What the reference means; the site's uplinks are asked if what we know is older than `max_age` s.
 
         Raises `NotFoundError`, `DeniedError` or `UnavailableError`.
         """
@@ -128,7 +130,7 @@ class Mesh:
         question = Question()
         self.driver.questions.setdefault(key, []).append(question)
         self.driver.feed(events.ReferenceWanted(*key, max_age))
-        with trio.move_on_after(timeout):
+        with trio.move_on_after(patience):
             await question.wait()
             if question.record is not None:
                 return question.record
@@ -136,12 +138,9 @@ class Mesh:
         asked = self.driver.questions.get(key)
         if asked is not None and question in asked:
             asked.remove(question)
-        raise UnavailableError(f"nobody told in {timeout:g} s what {registry}/{repository} {reference} means")
-
-    async def settled(self, has_it: Callable[[], bool], started_at: float) -> None:
-        """Just after the start: wait until somebody has what we want, or it is clear that nobody will say so."""
-        while not has_it() and trio.current_time() < started_at + SETTLE:
-            await trio.sleep(0.05)
+        raise UnavailableError(
+            f"nobody told in {patience:g} s what {registry}/{repository} {reference} means"
+        )
 
 
 def error_of(fault: Fault | None, message: str) -> MeshsatError:
@@ -152,5 +151,3 @@ def error_of(fault: Fault | None, message: str) -> MeshsatError:
             return DeniedError(message)
         case _:
             return UnavailableError(message)
-
-

@@ -1,7 +1,8 @@
 """Sets of chunk indexes as Python integers: bit i is chunk i. 4096 chunks are 512 bytes an operation."""
 
 from collections.abc import Iterable, Iterator
-from random import Random
+
+from meshsat.protocol.rng import Rng
 
 
 def full(width: int) -> int:
@@ -32,7 +33,7 @@ def members(bits: int) -> Iterator[int]:
         bits ^= low
 
 
-def any_member(bits: int, rng: Random) -> int:
+def any_member(bits: int, rng: Rng) -> int:
     """A member, at random: the first at or behind a random place. `bits` must not be empty."""
     start = rng.randrange(bits.bit_length())
     behind = bits >> start

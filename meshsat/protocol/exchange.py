@@ -264,7 +264,7 @@ class Exchange:
         transfer = self._state.transfers.get(frame.blob)
         if transfer is None or not transfer.local or self._uplinks.up:
             return
-        if frame.fault in set(Fault) and session.uplink:
+        if frame.fault in set(Fault) and self._uplinks.leader(transfer) in (session.peer, None):
             message = f"{session.name or session.peer}: {frame.message}"
             self._state.emit(effects.TellFailed(frame.blob, Fault(frame.fault), message))
 

@@ -6,7 +6,6 @@ nothing, and never sleeps: `deadline` says when it wants to be called with `Time
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from random import Random
 
 from meshsat.errors import InvalidInputError
 from meshsat.oci.digest import Digest
@@ -16,6 +15,7 @@ from meshsat.protocol.exchange import Exchange
 from meshsat.protocol.gossip import ImageRecord, RecordSet
 from meshsat.protocol.membership import Membership
 from meshsat.protocol.resolve import Resolver
+from meshsat.protocol.rng import Rng
 from meshsat.protocol.serving import Serving
 from meshsat.protocol.session import Session
 from meshsat.protocol.state import State
@@ -40,10 +40,12 @@ class Settings:
     keepalive: float = 1.0
     silence_limit: float = 3.0
     max_sessions: int = 256
+    settle: float = 3.0
+    """Seconds after the start in which peers may still turn up who hold what our uplink would fetch."""
 
 
 class Machine:
-    def __init__(self, settings: Settings, sign: Callable[[bytes], bytes], rng: Random) -> None:
+    def __init__(self, settings: Settings, sign: Callable[[bytes], bytes], rng: Rng) -> None:
         self._settings = settings
         self._effects: list[Effect] = []
         self._state = State(settings.me, sign, self._effects.append, rng)
@@ -64,6 +66,10 @@ class Machine:
     @property
     def me(self) -> PeerId:
         return self._settings.me
+
+    @property
+    def name(self) -> str:
+        return self._settings.name
 
     @property
     def silence_limit(self) -> float:
@@ -110,6 +116,8 @@ class Machine:
     # --- events ---
 
     def handle(self, event: events.Event, now: float) -> list[Effect]:
+        if self._state.now is None:
+            self._state.settled_at = now + self._settings.settle
         self._state.now = now
         self._dispatch(event, now)
         done, self._effects[:] = list(self._effects), []

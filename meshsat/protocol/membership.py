@@ -6,9 +6,9 @@ spoken to for a while.
 """
 
 from dataclasses import dataclass, field
-from random import Random
 
 from meshsat.protocol import effects
+from meshsat.protocol.rng import Rng
 from meshsat.protocol.state import State
 from meshsat.trust.keys import PeerId
 
@@ -34,7 +34,7 @@ class Known:
 
 
 class Membership:
-    def __init__(self, state: State, rng: Random, *, max_sessions: int) -> None:
+    def __init__(self, state: State, rng: Rng, *, max_sessions: int) -> None:
         self._state = state
         self._rng = rng
         self._max_sessions = max_sessions

@@ -10,9 +10,9 @@ Laws, in order:
 """
 
 from collections.abc import Sequence
-from random import Random
 
 from meshsat.protocol import bitset
+from meshsat.protocol.rng import Rng
 from meshsat.protocol.transfer import Transfer
 from meshsat.trust.keys import PeerId
 
@@ -21,7 +21,7 @@ READER_WINDOW = 8 << 20
 
 
 def choose(
-    transfer: Transfer, peer: PeerId, takers: Sequence[PeerId], me: PeerId, now: float, rng: Random
+    transfer: Transfer, peer: PeerId, takers: Sequence[PeerId], me: PeerId, now: float, rng: Rng
 ) -> list[int]:
     """Chunks to ask `peer` for, best first, as many as there are candidates in the first groups.
 

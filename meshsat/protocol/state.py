@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from random import Random
 
 from meshsat.oci.digest import Digest
 from meshsat.protocol import effects, wire
 from meshsat.protocol.events import Priority
+from meshsat.protocol.rng import Rng
 from meshsat.protocol.session import Session
 from meshsat.protocol.transfer import Transfer
 from meshsat.protocol.wire import Source
@@ -32,8 +32,10 @@ class State:
     me: PeerId
     sign: Callable[[bytes], bytes]
     emit: Callable[[effects.Effect], None]
-    rng: Random
-    now: float = 0.0
+    rng: Rng
+    now: float | None = None
+    """The machine's time; None before the first event."""
+    settled_at: float = 0.0
     sessions: dict[PeerId, Session] = field(default_factory=dict)
     held: dict[Digest, int] = field(default_factory=dict)
     """Whole blobs of this node, with sizes."""
@@ -51,7 +53,7 @@ class State:
         """End the session of a peer that broke the rules, and don't speak to it for a while."""
         offences = self._offences.get(session.peer, 0)
         self._offences[session.peer] = offences + 1
-        self.bans[session.peer] = self.now + min(BAN[0] * 2.0 ** min(offences, 16), BAN[1])
+        self.bans[session.peer] = (self.now or 0.0) + min(BAN[0] * 2.0 ** min(offences, 16), BAN[1])
         self.emit(effects.Disconnect(session.peer, reason))
 
     def wanters(self, blob: Digest, size: int) -> list[PeerId]:

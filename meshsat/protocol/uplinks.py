@@ -50,6 +50,12 @@ class Uplinks:
         name = lease.segment_lease(str(blob), segment)
         return self.up and lease.holder(name, self.candidates()) == self._state.me
 
+    def leader(self, transfer: Transfer) -> PeerId | None:
+        """Whose uplink fetches the first chunk that we miss; None if nobody's can."""
+        missing = transfer.missing
+        segment = transfer.cut.segment_of(bitset.lowest(missing)) if missing else 0
+        return lease.holder(lease.segment_lease(str(transfer.blob), segment), self.candidates())
+
     def leads_any(self, blob: Digest, size: int) -> bool:
         cut = Cut(FIXED_1, size)
         last = cut.segment_of(cut.count - 1) if cut.count else 0
@@ -83,7 +89,7 @@ class Uplinks:
         """Begin a run if there is something that our uplink should fetch for this transfer."""
         if transfer.run is not None or not transfer.opened or transfer.publishing or not transfer.sources:
             return
-        if not self.up or now < transfer.retry_at:
+        if not self.up or now < transfer.retry_at or now < self._state.settled_at:
             return
         if not transfer.local and not self._state.demanded(transfer.blob, transfer.size):
             return

@@ -1,0 +1,474 @@
+"""Where content comes from, in one place: the store, then the mesh, then the uplink.
+
+The mesh decides between peers and uplinks by itself (`protocol/`); what is told here is what is enough: how
+fresh a tag must be, when a manifest may be given out, how long is too long. Laws: a manifest is given only
+when all that it refers to is held or can be had now; what is read is verified, chunk by chunk; whoever stops
+reading withdraws its interest.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import structlog
+import trio
+
+from meshsat.errors import (
+    InvalidInputError,
+    MeshsatError,
+    NotFoundError,
+    UnavailableError,
+)
+from meshsat.mesh.demand import Demand, Signal
+from meshsat.mesh.service import Mesh, error_of
+from meshsat.oci.descriptor import Descriptor
+from meshsat.oci.digest import Digest
+from meshsat.oci.manifest import Manifest, parse_manifest_untrusted
+from meshsat.oci.reference import Reference
+from meshsat.protocol.events import Fault, Priority
+from meshsat.protocol.wire import Source
+from meshsat.registry.content import BlobReader, Name, Served
+from meshsat.store.store import Store
+from meshsat.web.view import PullEvent
+
+log = structlog.get_logger(__name__)
+
+PIECE = 1 << 20
+"""Bytes that a reader is given at once."""
+PULL_MAX_AGE = 10.0
+"""Seconds for which the answer that somebody else got for a tag is good enough for a pull."""
+PULL_RESOLVE_PATIENCE = 30.0
+NO_SOURCE_LIMIT = 15.0
+"""Seconds for which nobody may be there who could deliver, before a pull or a reader gives up."""
+STALL_LIMIT = 90.0
+"""Seconds without a byte of progress before a pull or a reader gives up."""
+PROGRESS_INTERVAL = 0.25
+UNREACHABLE_MEMORY = 5.0
+"""Seconds for which a failed question about a tag is not asked again for a client."""
+MANIFESTS_KEPT = 512
+TREE_LIMIT = 1000
+"""Manifests behind one reference."""
+FINAL = (Fault.NOT_FOUND, Fault.DENIED, Fault.STORAGE)
+
+
+@dataclass(slots=True)
+class Part:
+    """A manifest or blob behind a reference."""
+
+    size: int
+    sources: tuple[Source, ...]
+
+
+@dataclass(slots=True)
+class Tree:
+    """All that a reference stands for, as far as its manifests are known."""
+
+    root: Digest
+    parts: dict[Digest, Part] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        return sum(part.size for part in self.parts.values())
+
+
+class Patience:
+    """Gives up when nothing moves for too long."""
+
+    def __init__(self, can_be_had: Callable[[], bool]) -> None:
+        self._can_be_had = can_be_had
+        self._moved_at = self._sourced_at = trio.current_time()
+        self._progress = -1
+
+    def check(self, progress: int, faults: Iterable[tuple[Fault | None, str]]) -> None:
+        """Raises a `MeshsatError` when it is over; `progress` is any number that grows."""
+        now = trio.current_time()
+        told = [(fault, message) for fault, message in faults if fault is not None]
+        if progress != self._progress:
+            self._progress, self._moved_at = progress, now
+        if self._can_be_had():
+            self._sourced_at = now
+        for fault, message in told:
+            if fault in FINAL:
+                raise error_of(fault, message)
+        because = f": {told[0][1]}" if told else ""
+        if now - self._sourced_at > NO_SOURCE_LIMIT:
+            raise UnavailableError(f"no node of this site holds it, and none has a working uplink{because}")
+        if now - self._moved_at > STALL_LIMIT:
+            raise UnavailableError(f"nothing came for {STALL_LIMIT:g} s{because}")
+
+
+class StoredBlob:
+    """A reader of a blob that is held whole."""
+
+    def __init__(self, store: Store, digest: Digest, size: int) -> None:
+        self.size = size
+        self._store = store
+        self._digest = digest
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    async def stream(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        while start < stop:
+            piece = await self._store.read(self._digest, start, min(start + PIECE, stop))
+            start += len(piece)
+            yield piece
+
+
+class ArrivingBlob:
+    """A reader of a blob that is on its way, or will be as soon as this is entered."""
+
+    def __init__(self, store: Store, mesh: Mesh, digest: Digest, part: Part) -> None:
+        self.size = part.size
+        self._store = store
+        self._mesh = mesh
+        self._digest = digest
+        self._sources = part.sources
+        self._interest = ExitStack()
+        self._demand: Demand | None = None
+        self._move: Callable[[int], None] = lambda _offset: None
+
+    async def __aenter__(self) -> Self:
+        with ExitStack() as stack:
+            self._demand = stack.enter_context(
+                self._mesh.demand(self._digest, self.size, self._sources, Priority.READER)
+            )
+            self._move = stack.enter_context(self._mesh.reader(self._digest))
+            self._interest = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._interest.__exit__(kind, error, traceback)
+
+    async def stream(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        patience = Patience(lambda: self._mesh.obtainable(self._digest))
+        while start < stop:
+            self._move(start)
+            piece = await self._read(start, stop)
+            if piece:
+                start += len(piece)
+                yield piece
+                continue
+            demand = self._demand
+            if demand is None:
+                raise UnavailableError("the reader was closed")
+            patience.check(start, [(demand.fault, demand.message)])
+            with trio.move_on_after(1.0):
+                await demand.changed()
+
+    async def _read(self, start: int, stop: int) -> bytes:
+        """What is there at `start` now; nothing if it is still to come."""
+        if self._store.blob_size(self._digest) is not None:
+            return await self._store.read(self._digest, start, min(start + PIECE, stop))
+        partial = self._mesh.partial(self._digest)
+        if partial is None:
+            return b""
+        index = start // partial.cut.chunk_length
+        if index not in partial.chunks:
+            return b""
+        offset, length = partial.cut.span(index)
+        begin = start - offset
+        return await partial.read(index, begin, min(length, begin + PIECE, stop - offset))
+
+
+class Fetcher:
+    """What the registry serves and `pull` brings. `upstream`: the registry meant by a name without one."""
+
+    def __init__(
+        self,
+        store: Store,
+        mesh: Mesh,
+        unix: Callable[[], float],
+        *,
+        upstream: str | None,
+        tag_ttl: float,
+        resolve_timeout: float,
+    ) -> None:
+        self._store = store
+        self._mesh = mesh
+        self._unix = unix
+        self._upstream = upstream
+        self._tag_ttl = tag_ttl
+        self._resolve_timeout = resolve_timeout
+        self._manifests: dict[Digest, Manifest] = {}
+        self._unreachable: dict[tuple[str, str, str], float] = {}
+        self._published, self._to_check = trio.open_memory_channel[Digest](1024)
+        self._incomplete: dict[tuple[str, str, str | None, Digest], set[Digest]] = {}
+        self._mesh.driver.on_published = self._blob_published
+
+    # --- what the registry asks (registry/content.py) ---
+
+    async def manifest(self, name: Name, reference: str | Digest) -> Served | None:
+        registry = self._registry_of(name)
+        if registry is None:
+            return None
+        with trio.move_on_after(self._resolve_timeout):
+            return await self._manifest(registry, name.repository, reference)
+        return None
+
+    async def _manifest(self, registry: str, repository: str, reference: str | Digest) -> Served | None:
+        resolved_at, fresh = None, True
+        if isinstance(reference, Digest):
+            part = await self._part(registry, repository, reference)
+            digest, tag = reference, None
+        else:
+            tag = reference
+            found = await self._tag(registry, repository, reference)
+            if found is None:
+                return None
+            descriptor, resolved_at, fresh = found
+            digest = descriptor.digest
+            part = Part(descriptor.size, ((registry, repository, True),))
+        if part is None:
+            return None
+        manifest = await self._bring_manifest(digest, part, registry, repository)
+        if not await self._deliverable(manifest):
+            return None
+        await self._remember(registry, repository, tag, manifest)
+        return Served(manifest.raw, manifest.media_type, manifest.digest, resolved_at, fresh)
+
+    async def open_blob(self, name: Name, digest: Digest) -> BlobReader | None:
+        size = self._store.blob_size(digest)
+        if size is not None:
+            return StoredBlob(self._store, digest, size)
+        registry = self._registry_of(name)
+        if registry is None or not self._mesh.obtainable(digest):
+            return None
+        facts = self._store.facts(digest)
+        size = facts.size if facts is not None else self._mesh.machine.held_by_peers(digest)
+        if size is None:
+            return None
+        sources = tuple((*source, False) for source in facts.sources) if facts is not None else ()
+        return ArrivingBlob(
+            self._store, self._mesh, digest, Part(size, (*sources, (registry, name.repository, False)))
+        )
+
+    async def tags(self, name: Name) -> list[str] | None:
+        registry = self._registry_of(name)
+        if registry is None:
+            return None
+        return [record.tag for record in self._store.tags(registry, name.repository)] or None
+
+    def _registry_of(self, name: Name) -> str | None:
+        """Which registry a client means by a name without one."""
+        if name.registry is not None or self._upstream is not None:
+            return name.registry or self._upstream
+        known = {record.registry for record in self._store.all_tags() if record.repository == name.repository}
+        return known.pop() if len(known) == 1 else None
+
+    # --- tags ---
+
+    async def _tag(
+        self, registry: str, repository: str, tag: str
+    ) -> tuple[Descriptor, float | None, bool] | None:
+        """What the tag means, since when that is known, and whether that is fresh enough."""
+        known = self._store.tag(registry, repository, tag)
+        if known is not None and self._unix() - known.resolved_at <= self._tag_ttl:
+            return known.descriptor, known.resolved_at, True
+        key = (registry, repository, tag)
+        if trio.current_time() >= self._unreachable.get(key, 0.0):
+            try:
+                record = await self._mesh.resolve(
+                    *key, max_age=self._tag_ttl, patience=self._resolve_timeout * 0.8
+                )
+            except NotFoundError:
+                return None
+            except MeshsatError as failed:
+                log.info("cannot refresh a tag", name=f"{registry}/{repository}:{tag}", problem=str(failed))
+                self._unreachable = {
+                    one: until for one, until in self._unreachable.items() if until > trio.current_time()
+                }
+                self._unreachable[key] = trio.current_time() + UNREACHABLE_MEMORY
+            else:
+                descriptor = Descriptor(record.media_type, record.digest, record.size)
+                return descriptor, record.resolved_at, True
+        if known is None:
+            return None
+        return known.descriptor, known.resolved_at, False
+
+    # --- manifests ---
+
+    async def _part(self, registry: str, repository: str, digest: Digest) -> Part | None:
+        """How large the manifest of this digest is, by whoever knows."""
+        facts = self._store.facts(digest)
+        sources: tuple[Source, ...] = ((registry, repository, True),)
+        size = self._store.blob_size(digest)
+        if size is None and facts is not None:
+            size = facts.size
+        if size is None:
+            size = self._mesh.machine.held_by_peers(digest)
+        if size is None:
+            try:
+                record = await self._mesh.resolve(
+                    registry, repository, str(digest), max_age=self._tag_ttl, patience=self._resolve_timeout
+                )
+            except MeshsatError:
+                return None
+            size = record.size
+        return Part(size, sources)
+
+    async def _bring_manifest(self, digest: Digest, part: Part, registry: str, repository: str) -> Manifest:
+        """The manifest, from wherever it is. Raises a `MeshsatError`."""
+        manifest = self._manifests.get(digest)
+        if manifest is None or self._store.blob_size(digest) is None:
+            if self._store.blob_size(digest) is None:
+                await self._bring({digest: part})
+            raw = await self._store.read(digest, 0, self._store.blob_size(digest) or 0)
+            facts = self._store.facts(digest)
+            manifest = parse_manifest_untrusted(raw, facts.media_type if facts else None)
+            while len(self._manifests) >= MANIFESTS_KEPT:
+                del self._manifests[next(iter(self._manifests))]
+            self._manifests[digest] = manifest
+        await self._store.learn(manifest, registry, repository)
+        return manifest
+
+    async def _bring(self, parts: dict[Digest, Part]) -> None:
+        """Bring small things (manifests) here. Raises a `MeshsatError`."""
+        async with aclosing(self._arrivals(parts)) as arrivals:
+            async for _held in arrivals:
+                pass
+
+    async def _deliverable(self, manifest: Manifest) -> bool:
+        """Whether all blobs of an image can be given out now; of an index, whether one image can be."""
+        if not manifest.is_index:
+            return all(self._gettable(blob.digest) for blob in manifest.blobs)
+        for child in manifest.manifests:
+            if self._store.blob_size(child.digest) is None:
+                if self._mesh.obtainable(child.digest):
+                    return True
+                continue
+            raw = await self._store.read(child.digest, 0, child.size)
+            try:
+                if await self._deliverable(parse_manifest_untrusted(raw, child.media_type)):
+                    return True
+            except InvalidInputError:
+                continue
+        return not manifest.manifests
+
+    def _gettable(self, digest: Digest) -> bool:
+        return self._store.blob_size(digest) is not None or self._mesh.obtainable(digest)
+
+    # --- pulls ---
+
+    async def pull(self, reference: str, *, pin: bool = False) -> AsyncGenerator[PullEvent, None]:
+        """Bring all that a reference stands for, for all platforms. Raises a `MeshsatError`."""
+        wanted = Reference.parse_untrusted(reference)
+        root, part = await self._root(wanted)
+        yield PullEvent("progress", reference, digest=str(root))
+        tree, images = await self._tree(root, part, wanted)
+        total = tree.total
+        last = float("-inf")
+        async with aclosing(self._arrivals(tree.parts)) as arrivals:
+            async for held in arrivals:
+                if trio.current_time() - last >= PROGRESS_INTERVAL:
+                    last = trio.current_time()
+                    yield PullEvent("progress", reference, held, total, str(root))
+        for manifest in images:
+            await self._store.learn(manifest, wanted.registry, wanted.repository)
+        await self._store.publish_image(wanted.registry, wanted.repository, wanted.tag, root)
+        if pin:
+            await self._store.pin(root, f"pull {wanted}")
+        yield PullEvent("done", reference, total, total, str(root))
+
+    async def _root(self, wanted: Reference) -> tuple[Digest, Part]:
+        sources: tuple[Source, ...] = ((wanted.registry, wanted.repository, True),)
+        if wanted.digest is not None:
+            size = self._store.blob_size(wanted.digest) or self._mesh.machine.held_by_peers(wanted.digest)
+            if size is not None:
+                return wanted.digest, Part(size, sources)
+        text = str(wanted.digest) if wanted.digest is not None else wanted.tag or "latest"
+        try:
+            record = await self._mesh.resolve(
+                wanted.registry, wanted.repository, text, max_age=PULL_MAX_AGE, patience=PULL_RESOLVE_PATIENCE
+            )
+        except UnavailableError:
+            known = self._store.tag(wanted.registry, wanted.repository, text)
+            if known is None:
+                raise
+            log.warning("the upstream can't be asked: the tag is as old as it is", name=str(wanted))
+            return known.descriptor.digest, Part(known.descriptor.size, sources)
+        return record.digest, Part(record.size, sources)
+
+    async def _tree(self, root: Digest, part: Part, wanted: Reference) -> tuple[Tree, list[Manifest]]:
+        """Bring all manifests, and list all that they refer to."""
+        tree = Tree(root, {root: part})
+        manifests: list[Manifest] = []
+        level = {root: part}
+        while level:
+            await self._bring(level)
+            following: dict[Digest, Part] = {}
+            for digest, one in level.items():
+                manifest = await self._bring_manifest(digest, one, wanted.registry, wanted.repository)
+                manifests.append(manifest)
+                for child in manifest.manifests:
+                    if child.digest not in tree.parts:
+                        source = (wanted.registry, wanted.repository, True)
+                        following[child.digest] = tree.parts[child.digest] = Part(child.size, (source,))
+                for blob in manifest.blobs:
+                    source = (wanted.registry, wanted.repository, False)
+                    tree.parts.setdefault(blob.digest, Part(blob.size, (source,)))
+            if len(manifests) > TREE_LIMIT:
+                raise InvalidInputError(f"{wanted} refers to more than {TREE_LIMIT} manifests")
+            level = following
+        return tree, manifests
+
+    async def _arrivals(self, parts: dict[Digest, Part]) -> AsyncGenerator[int, None]:
+        """Want all parts; gives the bytes held of them at each step, until all are held."""
+        missing = {digest: part for digest, part in parts.items() if self._store.blob_size(digest) is None}
+        held = sum(part.size for digest, part in parts.items() if digest not in missing)
+        signal = Signal()
+        patience = Patience(lambda: any(self._mesh.obtainable(digest) for digest in missing))
+        with ExitStack() as stack:
+            demands = [
+                stack.enter_context(self._mesh.demand(digest, part.size, part.sources, Priority.PULL, signal))
+                for digest, part in missing.items()
+            ]
+            while missing:
+                for digest in [one for one in missing if self._store.blob_size(one) is not None]:
+                    held += missing.pop(digest).size
+                on_the_way = sum(
+                    transfer.have_bytes
+                    for digest in missing
+                    if (transfer := self._mesh.machine.transfers.get(digest)) is not None
+                )
+                yield held + on_the_way
+                if missing:
+                    patience.check(held + on_the_way, ((one.fault, one.message) for one in demands))
+                    with trio.move_on_after(1.0):
+                        await signal.wait()
+
+    # --- images that become whole while clients pull them ---
+
+    async def _remember(self, registry: str, repository: str, tag: str | None, manifest: Manifest) -> None:
+        """Show the image in the layout's index as soon as it is whole."""
+        if len(self._incomplete) < MANIFESTS_KEPT:
+            needed = {one.digest for one in (*manifest.manifests, *manifest.blobs)}
+            self._incomplete[registry, repository, tag, manifest.digest] = needed
+            self._blob_published(manifest.digest)
+
+    def _blob_published(self, blob: Digest) -> None:
+        try:
+            self._published.send_nowait(blob)
+        except (trio.WouldBlock, trio.BrokenResourceError):
+            log.debug("not looked at: too many blobs at once", blob=str(blob))
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        async for _blob in self._to_check:
+            for key, needed in list(self._incomplete.items()):
+                if all(self._store.blob_size(digest) is not None for digest in needed):
+                    del self._incomplete[key]
+                    try:
+                        await self._store.publish_image(*key)
+                    except (NotFoundError, InvalidInputError) as lacking:
+                        log.debug("an image is not whole yet", digest=str(key[3]), problem=str(lacking))

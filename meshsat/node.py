@@ -1,0 +1,309 @@
+"""A node: the one place that builds every part and runs them, and knows the order in which they stop."""
+
+import os
+import random
+import socket
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+
+import structlog
+import trio
+from prometheus_client import Counter
+
+from meshsat.config import Config, MeshSection
+from meshsat.errors import DeniedError
+from meshsat.fetch import Fetcher
+from meshsat.http.asgi import App
+from meshsat.http.server import Bind, TcpBind, UnixBind, serve_app
+from meshsat.mesh import identity as identities
+from meshsat.mesh.anti_entropy import PROTOCOL as GOSSIP
+from meshsat.mesh.anti_entropy import AntiEntropy
+from meshsat.mesh.discovery import Announcement, Discovery, MdnsDiscovery
+from meshsat.mesh.driver import Driver
+from meshsat.mesh.enrol import Enroller
+from meshsat.mesh.identity import Identity
+from meshsat.mesh.libp2p_transport import Libp2pTransport
+from meshsat.mesh.service import Mesh
+from meshsat.mesh.static_peers import StaticPeers
+from meshsat.mesh.tls_transport import TlsTransport
+from meshsat.mesh.token_ledger import TokenLedger
+from meshsat.metrics import Metrics
+from meshsat.protocol.machine import Machine, Settings
+from meshsat.protocol.wire import PROTOCOL as SWAP
+from meshsat.records import RecordKeeper, from_store_untrusted
+from meshsat.registry.app import create_registry
+from meshsat.status import ImageStatus, NodeStatus, PeerStatus, TransferStatus, UplinkStatus
+from meshsat.store.store import Store
+from meshsat.trust import tokens
+from meshsat.trust.passes import NODE
+from meshsat.uplink.client import Uplink
+from meshsat.upstream_gate import UpstreamGate
+from meshsat.web.api import create_api, create_public_api
+from meshsat.web.view import PullEvent
+
+log = structlog.get_logger(__name__)
+
+API_SOCKET = "api.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where a node that is up can be reached."""
+
+    registry: str
+    api: str
+    control: tuple[str, ...]
+    bulk: tuple[str, ...]
+
+
+async def run_node(
+    config: Config, *, task_status: trio.TaskStatus[Listening] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Run until cancelled. Raises a `MeshsatError` for what keeps it from starting."""
+    identity = identities.load(config.data_dir)
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(await Store.open(config.data_dir))
+        metrics = Metrics()
+        uplink = None
+        if config.uplink.enabled:
+            uplink = await stack.enter_async_context(Uplink(config.uplink, metrics))
+        await Node(config, identity, store, uplink, metrics).run(task_status)
+
+
+class Node:
+    """The parts of one node, and what its API shows of them (web/view.py)."""
+
+    def __init__(
+        self, config: Config, identity: Identity, store: Store, uplink: Uplink | None, metrics: Metrics
+    ) -> None:
+        self.metrics = metrics
+        self._config = config
+        self._identity = identity
+        self._store = store
+        self._uplink = uplink
+        self._started = time.time()
+        self._listening: Listening | None = None
+        rng = random.Random(os.urandom(16))  # noqa: S311 - spreads load, keeps no secret
+        self._machine = Machine(
+            Settings(
+                identity.key.peer_id,
+                config.name or identity.member.name or socket.gethostname(),
+                uplink=uplink is not None,
+                unix_offset=time.time() - trio.current_time(),
+                keepalive=config.mesh.keepalive,
+                silence_limit=config.mesh.silence_limit,
+                max_sessions=config.mesh.max_peers,
+            ),
+            identity.key.sign,
+            rng,
+        )
+        self._machine.take_records(from_store_untrusted(store, time.time()))
+        self._enroller = (
+            Enroller(identity, TokenLedger(identity.directory)) if identity.issuer is not None else None
+        )
+        self._planes = self._make_planes(config.mesh)
+        tls, libp2p = self._planes
+        gate = UpstreamGate(uplink, store, identity.key, time.time) if uplink is not None else None
+        self._driver = Driver(self._machine, store, gate, [tls, libp2p], metrics)
+        if gate is not None:
+            gate.on_stored = self._driver.stored
+        self._keeper = RecordKeeper(store)
+        self._driver.on_record = self._keeper.keep
+        gossip = AntiEntropy(
+            self._machine, libp2p, time.time, self._keeper.keep_all, rng, config.mesh.gossip_interval
+        )
+        self._mesh = Mesh(self._machine, self._driver, self._planes, self._discoveries, gossip)
+        self._fetcher = Fetcher(
+            store,
+            self._mesh,
+            time.time,
+            upstream=config.registry.upstream,
+            tag_ttl=config.registry.tag_ttl,
+            resolve_timeout=config.registry.resolve_timeout,
+        )
+
+    def _make_planes(self, mesh: MeshSection) -> tuple[TlsTransport, Libp2pTransport]:
+        return (
+            TlsTransport(self._identity, (SWAP,), self.metrics, listen=mesh.listen, port=mesh.bulk_port),
+            Libp2pTransport(
+                self._identity,
+                (SWAP, GOSSIP),
+                self.metrics,
+                listen=mesh.listen,
+                port=mesh.control_port,
+                enrol_handler=self._enroller.answer if self._enroller is not None else None,
+            ),
+        )
+
+    def _discoveries(self) -> Sequence[Discovery]:
+        mesh, member = self._config.mesh, self._identity.member
+        found: list[Discovery] = []
+        if mesh.peers:
+            found.append(StaticPeers(member.fleet, mesh.peers))
+        if mesh.mdns:
+            bulk, control = (_port_of(plane.addresses) for plane in self._planes)
+            announcement = Announcement(member.fleet, member.peer, member.site, control, bulk)
+            found.append(MdnsDiscovery(mesh.listen, member.fleet, announcement))
+        return found
+
+    async def run(self, task_status: trio.TaskStatus[Listening]) -> None:
+        """Mesh first, then the servers; on the way down the servers end first."""
+        async with trio.open_nursery() as parts:
+            await parts.start(self._mesh.run)
+            parts.start_soon(self._keeper.run)
+            parts.start_soon(self._fetcher.run)
+            async with trio.open_nursery() as servers:
+                registry = create_registry(self._fetcher, self.metrics, self._config.registry)
+                listen = self._config.registry
+                (registry_address,) = await self._serve(
+                    servers, registry, TcpBind(listen.listen, listen.port)
+                )
+                api = self._config.api
+                (api_address,) = await self._serve(
+                    servers, create_public_api(self), TcpBind(api.listen, api.port)
+                )
+                await self._serve(servers, create_api(self), UnixBind(self._config.data_dir / API_SOCKET))
+                tls, libp2p = self._planes
+                self._listening = Listening(registry_address, api_address, libp2p.addresses, tls.addresses)
+                self._say_hello()
+                task_status.started(self._listening)
+
+    async def _serve(self, servers: trio.Nursery, app: App, bind: Bind) -> list[str]:
+        bound: list[str] = await servers.start(partial(serve_app, app, [bind], self._config.http))
+        return bound
+
+    def _say_hello(self) -> None:
+        log.info(
+            "node is up",
+            name=self._machine.name,
+            peer=self._machine.me,
+            fleet=self._identity.member.fleet,
+            site=self._identity.member.site,
+            registry=self._listening.registry if self._listening else None,
+            uplink=self._uplink is not None,
+        )
+
+    # --- what the API shows (web/view.py) ---
+
+    def ready(self) -> tuple[bool, str]:
+        return (True, "") if self._listening is not None else (False, "the node is starting")
+
+    def status(self) -> NodeStatus:
+        blobs = self._store.blobs()
+        tls, libp2p = self._planes
+        return NodeStatus(
+            peer=self._machine.me,
+            name=self._machine.name,
+            fleet=self._identity.member.fleet,
+            site=self._identity.member.site,
+            version=version("meshsat"),
+            uptime=time.time() - self._started,
+            wan_bytes_in=_count(self.metrics.wan_in),
+            wan_bytes_out=_count(self.metrics.wan_out),
+            lan_bytes_in=_count(self.metrics.lan_in),
+            lan_bytes_out=_count(self.metrics.lan_out),
+            blobs=len(blobs),
+            blob_bytes=sum(blobs.values()),
+            images=len(self._store.images()),
+            peers=len(self._machine.sessions),
+            uplink=self._uplink_status(),
+            registry_address=self._listening.registry if self._listening else None,
+            control_addresses=libp2p.addresses,
+            bulk_addresses=tls.addresses,
+            transfers=tuple(
+                TransferStatus(
+                    str(transfer.blob), transfer.have_bytes, transfer.size, len(transfer.holders), None
+                )
+                for transfer in self._machine.transfers.values()
+            ),
+            problems=tuple(self._problems()),
+        )
+
+    def _uplink_status(self) -> UplinkStatus:
+        if self._uplink is None:
+            return UplinkStatus(enabled=False, up=None)
+        return UplinkStatus(True, self._uplink.up, self._uplink.last_error, self._config.uplink.rate)
+
+    def _problems(self) -> list[str]:
+        problems: list[str] = []
+        if not self._machine.sessions:
+            problems.append(
+                "no peer is connected: are other nodes of this fleet on the LAN, and mDNS let through?"
+            )
+        if not self._machine.site_has_uplink():
+            problems.append("no node of this site that we see has a working uplink: tags may be old")
+        if self._uplink is not None and self._uplink.last_error:
+            problems.append(f"uplink: {self._uplink.last_error}")
+        if self._identity.member.not_after < time.time():
+            problems.append("this node's pass has expired: peers refuse it; join again with `meshsat join`")
+        return problems
+
+    def peers(self) -> list[PeerStatus]:
+        found: list[PeerStatus] = []
+        for peer, known in sorted(self._machine.membership.known.items()):
+            session, link = self._machine.sessions.get(peer), self._driver.links.get(peer)
+            state = "connected" if session else "dialling" if known.dialling else "known"
+            found.append(
+                PeerStatus(
+                    peer=peer,
+                    name=session.name if session else "",
+                    site=link.stream.member.site if link else "",
+                    state=state,
+                    plane=link.plane if link else None,
+                    addresses=known.bulk or known.control,
+                    uplink=session.uplink if session else False,
+                    bytes_in=link.bytes_in if link else 0,
+                    bytes_out=link.bytes_out if link else 0,
+                    rtt=session.rtt if session else None,
+                )
+            )
+        return found
+
+    def images(self) -> list[ImageStatus]:
+        whole = {
+            row.name: ImageStatus(row.name, str(row.descriptor.digest), row.size, row.size, True, 0.0)
+            for row in self._store.images()
+        }
+        for tag in self._store.all_tags():
+            name = f"{tag.registry}/{tag.repository}:{tag.tag}"
+            held = whole.get(name)
+            if held is not None and held.digest == str(tag.descriptor.digest):
+                whole[name] = ImageStatus(name, held.digest, held.size, held.size, True, tag.resolved_at)
+            else:
+                have = self._store.blob_size(tag.descriptor.digest) or 0
+                size = tag.descriptor.size
+                digest = str(tag.descriptor.digest)
+                whole[name] = ImageStatus(name, digest, size, have, False, tag.resolved_at)
+        return [whole[name] for name in sorted(whole)]
+
+    def pull(self, reference: str, *, pin: bool) -> AsyncGenerator[PullEvent, None]:
+        return self._fetcher.pull(reference, pin=pin)
+
+    async def invite(self, *, uses: int, valid_seconds: float) -> str:
+        issuer = self._identity.issuer
+        if issuer is None:
+            raise DeniedError("this node is no enroller; run `meshsat invite` where the fleet was made")
+        _, libp2p = self._planes
+        grant = tokens.Grant(
+            self._identity.member.site,
+            frozenset({NODE}),
+            uses,
+            time.time() + valid_seconds,
+            libp2p.addresses[: tokens.ADDRESSES_LIMIT],
+        )
+        await trio.lowlevel.checkpoint()
+        return tokens.make(issuer, self._identity.root, grant, os.urandom(tokens.ID_LENGTH))
+
+
+def _port_of(addresses: Sequence[str]) -> int:
+    return int(addresses[0].rpartition(":")[2]) if addresses else 0
+
+
+def _count(counter: Counter) -> int:
+    """What a counter stands at."""
+    samples = (sample for family in counter.collect() for sample in family.samples)
+    return int(sum(sample.value for sample in samples if sample.name.endswith("_total")))

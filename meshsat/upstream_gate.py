@@ -1,0 +1,47 @@
+"""Between the mesh and the uplink: what the mesh asks of upstream, with manifests kept and answers sealed."""
+
+from collections.abc import Callable
+
+from meshsat.oci.digest import Digest
+from meshsat.oci.manifest import Manifest
+from meshsat.protocol.gossip import ImageRecord, seal
+from meshsat.store.store import Store
+from meshsat.trust.keys import NodeKey
+from meshsat.uplink.blob import BlobStream
+from meshsat.uplink.client import Uplink
+
+
+class UpstreamGate:
+    """`mesh.sources.UplinkPort` over a real uplink. `unix` gives Unix time, in which answers are dated."""
+
+    def __init__(self, uplink: Uplink, store: Store, key: NodeKey, unix: Callable[[], float]) -> None:
+        self._uplink = uplink
+        self._store = store
+        self._key = key
+        self._unix = unix
+        self.on_stored: Callable[[Digest, int], None] = lambda _digest, _size: None
+        """Called with each manifest that came into the store."""
+
+    async def resolve(self, registry: str, repository: str, reference: str) -> ImageRecord:
+        manifest = await self._uplink.manifest(registry, repository, reference)
+        await self._store.put(manifest.raw, manifest.digest)
+        await self._store.learn(manifest, registry, repository)
+        self.on_stored(manifest.digest, len(manifest.raw))
+        return seal(
+            self._key,
+            registry=registry,
+            repository=repository,
+            reference=reference,
+            media_type=manifest.media_type,
+            digest=manifest.digest,
+            size=len(manifest.raw),
+            resolved_at=self._unix(),
+        )
+
+    async def manifest(self, registry: str, repository: str, reference: str) -> Manifest:
+        return await self._uplink.manifest(registry, repository, reference)
+
+    def blob(
+        self, registry: str, repository: str, digest: Digest, start: int, stop: int, size: int
+    ) -> BlobStream:
+        return self._uplink.blob(registry, repository, digest, start, stop, size)
