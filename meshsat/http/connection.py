@@ -57,7 +57,7 @@ class Connection:
         self._client = _address(stream.socket.getpeername())
         self._server = _address(stream.socket.getsockname())
         self._closing = False
-        self.idle: trio.CancelScope | None = None
+        self._idle: trio.CancelScope | None = None
         """Not None while waiting for a request."""
         self.idle_since = trio.current_time()
         self._head: h11.Response | None = None
@@ -65,11 +65,16 @@ class Connection:
         self._started = self._request_read = self._gone = self._reset = False
         self._ahead = 0
 
+    @property
+    def idle(self) -> bool:
+        """Waiting for a request, and not told to close yet."""
+        return self._idle is not None and not self._closing
+
     def close_when_idle(self) -> None:
         """End now if waiting for a request, else after the response under way."""
         self._closing = True
-        if self.idle is not None:
-            self.idle.cancel()
+        if self._idle is not None:
+            self._idle.cancel()
 
     async def run(self) -> None:
         """Serve requests until the connection ends. Raises nothing but `trio.Cancelled`."""
@@ -84,6 +89,9 @@ class Connection:
     async def _serve(self) -> None:
         try:
             while (request := await self._next_request()) is not None:
+                if request.method == b"CONNECT":  # its 200 would make a tunnel (RFC 9110 9.3.6)
+                    await self._refuse(501, "this is no proxy")
+                    break
                 await self._answer(request)
                 if not await self._recycle():
                     break
@@ -95,12 +103,12 @@ class Connection:
         waiting = not self._wire.trailing_data[0]
         patience = self._limits.idle_timeout if waiting else self._limits.header_timeout
         self.idle_since = trio.current_time()
-        scope = self.idle = trio.CancelScope(deadline=self.idle_since + patience)
+        scope = self._idle = trio.CancelScope(deadline=self.idle_since + patience)
         with scope:
             while not self._closing:
                 event = self._wire.next_event()
                 if isinstance(event, h11.Request):
-                    self.idle = None
+                    self._idle = None
                     return event
                 if event is not h11.NEED_DATA:  # ConnectionClosed
                     break

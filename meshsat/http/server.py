@@ -137,7 +137,7 @@ class _Server:
         """Whether one more connection may come in; at the cap, at the cost of the one idle for longest."""
         if len(self._connections) < self._limits.max_connections:
             return True
-        idle = [one for one in self._connections if one.idle is not None]
+        idle = [one for one in self._connections if one.idle]
         if idle:
             min(idle, key=lambda one: one.idle_since).close_when_idle()
         return bool(idle)

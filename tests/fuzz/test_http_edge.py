@@ -3,10 +3,15 @@
 from contextlib import suppress
 from typing import Any
 
-from hypothesis import given
+import structlog
+import trio
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshsat.config import HttpSection
 from meshsat.errors import InvalidInputError
+from meshsat.http.asgi import Receive, Scope, Send, respond
+from meshsat.http.connection import Connection
 from meshsat.http.ranges import (
     RangeNotSatisfiableError,
     none_match_untrusted,
@@ -77,3 +82,50 @@ def test_arguments_are_of_their_types_or_refused(raw: bytes) -> None:
     with suppress(InvalidInputError):
         arguments = parse_arguments_untrusted(raw, ARGUMENTS)
         assert all(isinstance(value, ARGUMENTS[key]) for key, value in arguments.items())
+
+
+WIRE = st.one_of(
+    st.binary(max_size=400),
+    st.lists(
+        st.sampled_from(
+            [
+                b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+                b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n",
+                b"PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+                b"HEAD / HTTP/1.0\r\n",
+                b"CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+                b"GET * HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n",
+                b"Expect: 100-continue\r\n",
+                b"\r\n",
+                b"abc",
+                b"3\r\nabc\r\n",
+                b"0\r\n\r\n",
+                b"\x00\xff",
+            ]
+        ),
+        max_size=8,
+    ).map(b"".join),
+)
+
+
+@settings(deadline=None)
+@given(WIRE, st.booleans())
+def test_whatever_a_client_sends_its_connection_ends_without_a_fault(sent: bytes, reads_body: bool) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while reads_body and (await receive()).get("more_body", False):
+            pass
+        await respond(send, 200, [(b"content-length", b"2")], b"ok")
+
+    async def both_ends() -> None:
+        ours, theirs = trio.socket.socketpair()
+        limits = HttpSection(header_timeout=1, idle_timeout=1, grace=0.01)
+        connection = Connection(app, trio.SocketStream(ours), limits, lambda: b"now")
+        await theirs.send(sent)
+        theirs.shutdown(trio.socket.SHUT_WR)
+        with trio.fail_after(5):
+            await connection.run()
+        theirs.close()
+
+    with structlog.testing.capture_logs() as logs:
+        trio.run(both_ends)
+    assert logs == []

@@ -7,7 +7,7 @@ import structlog
 import trio
 
 from meshsat.config import HttpSection
-from meshsat.http.asgi import Message, Receive, Scope, Send, cancelled_by_disconnect, respond
+from meshsat.http.asgi import Receive, Scope, Send, cancelled_by_disconnect, respond
 from meshsat.http.connection import ClientGoneError
 from tests.serving import PING, ask, connect, hello, rest, served
 
@@ -369,27 +369,3 @@ async def test_a_response_is_one_packet_where_it_is_small() -> None:
         stream = await connect(address)
         await stream.send_all(PING)
         assert (await stream.receive_some()).endswith(b"hello")
-
-
-async def test_the_watch_ends_what_is_inside_only_when_the_client_goes() -> None:
-    messages: list[Message] = [
-        {"type": "http.request", "body": b"x", "more_body": True},
-        {"type": "http.request", "body": b"", "more_body": False},
-    ]
-    gone = trio.Event()
-
-    async def receive() -> Message:
-        if messages:
-            return messages.pop(0)
-        await gone.wait()
-        return {"type": "http.disconnect"}
-
-    finished = False
-    async with cancelled_by_disconnect(receive):
-        await trio.testing.wait_all_tasks_blocked()
-        finished = True
-    assert finished
-    assert messages == []
-    async with cancelled_by_disconnect(receive):
-        gone.set()
-        await trio.sleep_forever()

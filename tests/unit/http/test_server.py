@@ -135,6 +135,22 @@ async def test_at_the_cap_the_connection_idle_for_longest_makes_room() -> None:
         await ask(first)
 
 
+async def test_at_the_cap_each_newcomer_takes_another_ones_room() -> None:
+    async with served(hello, limits=HttpSection(max_connections=3)) as (address,):
+        old = [await connect(address) for _ in range(3)]
+        for stream in old:
+            await ask(stream)
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(lambda: _ask_anew(address))
+        for stream in old:
+            assert await stream.receive_some() == b""
+
+
+async def _ask_anew(address: str) -> None:
+    await ask(await connect(address))
+
+
 async def test_at_the_cap_a_newcomer_is_turned_away_when_all_are_busy() -> None:
     busy = trio.Event()
 

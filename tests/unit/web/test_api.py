@@ -1,7 +1,9 @@
 import json
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from pathlib import Path
 
+import httpx
 import pytest
 import trio
 from trio.testing import MockClock
@@ -14,11 +16,13 @@ from meshsat.errors import (
     StorageError,
     UnavailableError,
 )
+from meshsat.http.server import UnixBind
 from meshsat.metrics import Metrics
 from meshsat.status import ImageStatus, NodeStatus, PeerStatus, UplinkStatus
 from meshsat.web.api import BODY_LIMIT, create_api, create_public_api
 from meshsat.web.view import NodeView, PullEvent
 from tests.asgi_client import Answer, call
+from tests.serving import served
 
 STATUS = NodeStatus(
     peer="12D3KooWtest",
@@ -289,3 +293,22 @@ async def test_a_defect_is_told_without_its_details_and_raised_on(view: View) ->
     assert seen[0].status == 500
     assert seen[0].json["error"]["code"] == "failed"
     assert b"secret" not in seen[0].body
+
+
+async def test_over_a_unix_socket_a_closed_connection_ends_the_pull(view: View, tmp_path: Path) -> None:
+    """As the command line uses it: httpx on `api.sock`."""
+    view.events = [PullEvent("progress", "x", 1, 2)]
+    view.never_ends = True
+    socket = tmp_path / "api.sock"
+    transport = httpx.AsyncHTTPTransport(uds=str(socket))
+    async with (
+        served(create_api(view), UnixBind(socket)),
+        httpx.AsyncClient(transport=transport, base_url="http://node") as client,
+    ):
+        assert (await client.get("/api/v1/status")).json()["name"] == "till-1"
+        async with client.stream("POST", "/api/v1/pull", json={"reference": "busybox"}) as response:
+            first = await anext(response.aiter_lines())
+            assert json.loads(first)["have_bytes"] == 1
+            assert not view.withdrawn.is_set()
+        with trio.fail_after(5):
+            await view.withdrawn.wait()
