@@ -19,6 +19,7 @@ from meshsat.errors import (
     InvalidInputError,
     MeshsatError,
     NotFoundError,
+    StorageError,
     UnavailableError,
 )
 from meshsat.mesh.demand import Demand, Signal
@@ -451,10 +452,19 @@ class Fetcher:
 
     async def _remember(self, registry: str, repository: str, tag: str | None, manifest: Manifest) -> None:
         """Show the image in the layout's index as soon as it is whole."""
-        if len(self._incomplete) < MANIFESTS_KEPT:
-            needed = {one.digest for one in (*manifest.manifests, *manifest.blobs)}
-            self._incomplete[registry, repository, tag, manifest.digest] = needed
+        key = (registry, repository, tag, manifest.digest)
+        if key not in self._incomplete and len(self._incomplete) < MANIFESTS_KEPT:
+            self._incomplete[key] = await self._lacking(manifest)
             self._blob_published(manifest.digest)
+
+    async def _lacking(self, manifest: Manifest) -> set[Digest]:
+        """What is still to come before we can tell whether the image is whole."""
+        lacking = {one.digest for one in (*manifest.manifests, *manifest.blobs)}
+        for child in manifest.manifests:
+            if self._store.blob_size(child.digest) is not None:
+                raw = await self._store.read(child.digest, 0, child.size)
+                lacking |= await self._lacking(parse_manifest_untrusted(raw, child.media_type))
+        return {digest for digest in lacking if self._store.blob_size(digest) is None}
 
     def _blob_published(self, blob: Digest) -> None:
         try:
@@ -465,10 +475,19 @@ class Fetcher:
     async def run(self) -> None:
         """Run until cancelled."""
         async for _blob in self._to_check:
-            for key, needed in list(self._incomplete.items()):
-                if all(self._store.blob_size(digest) is not None for digest in needed):
-                    del self._incomplete[key]
-                    try:
-                        await self._store.publish_image(*key)
-                    except (NotFoundError, InvalidInputError) as lacking:
-                        log.debug("an image is not whole yet", digest=str(key[3]), problem=str(lacking))
+            for key, lacking in list(self._incomplete.items()):
+                if all(self._store.blob_size(digest) is not None for digest in lacking):
+                    await self._check_whole(key)
+
+    async def _check_whole(self, key: tuple[str, str, str | None, Digest]) -> None:
+        del self._incomplete[key]
+        try:
+            await self._store.publish_image(*key)
+        except (NotFoundError, InvalidInputError) as incomplete:
+            log.debug("an image is not whole yet", digest=str(key[3]), problem=str(incomplete))
+            manifest = self._manifests.get(key[3])
+            lacking = await self._lacking(manifest) if manifest is not None else set()
+            if lacking:
+                self._incomplete[key] = lacking
+        except StorageError as full:
+            log.warning("an image is not in the index", digest=str(key[3]), problem=str(full))

@@ -265,7 +265,9 @@ class Node:
 
     def images(self) -> list[ImageStatus]:
         whole = {
-            row.name: ImageStatus(row.name, str(row.descriptor.digest), row.size, row.size, True, 0.0)
+            row.name: ImageStatus(
+                row.name, str(row.descriptor.digest), row.size, row.size, True, row.published_at
+            )
             for row in self._store.images()
         }
         for tag in self._store.all_tags():

@@ -287,17 +287,24 @@ class Driver:
 
     async def read_chunk(self, blob: Digest, index: int) -> bytes | None:
         try:
-            partial = self._partials.get(blob)
-            if partial is not None and index in partial.chunks:
-                return await partial.read(index)
-            size = self._store.blob_size(blob)
-            if size is None:
-                return None
-            offset, length = Cut(FIXED_1, size).span(index)
-            return await self._store.read(blob, offset, offset + length)
+            return await self._read_chunk(blob, index)
         except (StorageError, NotFoundError, DigestMismatchError) as lost:
             log.warning("cannot read a chunk", blob=str(blob), index=index, problem=str(lost))
             return None
+
+    async def _read_chunk(self, blob: Digest, index: int) -> bytes | None:
+        partial = self._partials.get(blob)
+        if partial is not None and index in partial.chunks:
+            try:
+                return await partial.read(index)
+            except StorageError:
+                if self._store.blob_size(blob) is None:  # else it was published under our hands
+                    raise
+        size = self._store.blob_size(blob)
+        if size is None:
+            return None
+        offset, length = Cut(FIXED_1, size).span(index)
+        return await self._store.read(blob, offset, offset + length)
 
     def chunk_sent(self, link: Link, blob: Digest, index: int, *, failed: bool) -> None:
         if not failed:

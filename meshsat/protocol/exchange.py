@@ -162,6 +162,7 @@ class Exchange:
         for blob, size in frame.blobs:
             session.holds[blob] = size
             session.haves.pop(blob, None)
+            session.refused.pop(blob, None)
             self._holder_changed(session, blob, now)
 
     def drops(self, session: Session, frame: wire.Drops, now: float) -> None:
