@@ -10,6 +10,7 @@ from pathlib import Path
 import ifaddr
 
 _IFF_UP = 0x1  # linux/if.h
+_SYSFS = Path("/sys/class/net")
 
 
 def reachable_addresses(listen: str) -> tuple[str, ...]:
@@ -67,11 +68,9 @@ def _addresses_up() -> list[IPv4Address]:
 
 
 def _is_up(interface: str) -> bool:
+    name, _, _ = interface.partition(":")  # an alias has its interface's flags
     try:
-        flags = int(
-            Path("/sys/class/net", interface.split(":", maxsplit=1)[0], "flags").read_text(encoding="ascii"),
-            16,
-        )
+        flags = int((_SYSFS / name / "flags").read_text(encoding="ascii"), 16)
     except (OSError, ValueError):
         return True
     return bool(flags & _IFF_UP)

@@ -380,7 +380,7 @@ class Muxer:
             due = min(silent, max(self._heard, self._pinged) + limits.keepalive)
             await trio.sleep_until(due)
             now = trio.current_time()
-            if self._heard + limits.silence != silent:
+            if not self._streams or self._heard + limits.silence != silent:
                 continue
             if now >= silent:
                 if now - due < limits.keepalive / 2:
