@@ -1,0 +1,113 @@
+import sqlite3
+
+import pytest
+
+from meshsat.errors import StorageError
+from meshsat.oci.digest import Digest
+from meshsat.store.database import SCHEMA_VERSION, BrokenDatabaseError, Contents, Database, set_aside
+from meshsat.store.layout import Layout
+from meshsat.store.records import BlobFacts
+
+DIGEST = Digest.of(b"x")
+
+
+def test_new_until_it_is_told_otherwise(layout: Layout) -> None:
+    for _ in range(2):
+        database = Database(layout.database)
+        assert database.is_new
+        assert database.contents() == Contents()
+        database.close()
+    database = Database(layout.database)
+    database.finish_setup()
+    database.close()
+    database = Database(layout.database)
+    assert not database.is_new
+    database.close()
+
+
+def test_a_late_chunk_never_ends_up_in_a_later_partial(layout: Layout) -> None:
+    database = Database(layout.database)
+    first = database.add_partial(DIGEST, 5)
+    database.drop_partial(first.id)
+    second = database.add_partial(DIGEST, 5)
+    assert second.id != first.id
+    with pytest.raises(StorageError):
+        database.add_chunk(first.id, 0, b"\0" * 32)
+    assert database.chunks(second.id) == {}
+    database.close()
+
+
+def test_chunks_go_with_their_partial(layout: Layout) -> None:
+    database = Database(layout.database)
+    row = database.add_partial(DIGEST, 5)
+    database.add_chunk(row.id, 7, b"\1" * 32)
+    database.add_chunk(row.id, 2, b"\2" * 32)
+    assert database.chunks(row.id) == {2: b"\2" * 32, 7: b"\1" * 32}
+    database.drop_chunks(row.id, [7, 8])
+    assert list(database.chunks(row.id)) == [2]
+    database.finish_partial(row.id, DIGEST, 5, b"recipe")
+    assert database.chunks(row.id) == {}
+    assert database.recipe(DIGEST) == b"recipe"
+    assert database.contents() == Contents(blobs={DIGEST: 5})
+    database.drop_blob(DIGEST)
+    assert database.recipe(DIGEST) is None
+    database.close()
+
+
+def test_a_transaction_is_done_whole_or_not_at_all(layout: Layout) -> None:
+    database = Database(layout.database)
+    good = BlobFacts(DIGEST, 1, "a/b", (("reg.test", "x"),))
+    bad = BlobFacts(Digest.of(b"y"), 2**80, "a/b", ())
+    with pytest.raises(OverflowError):
+        database.put_facts([good, bad])
+    assert database.contents().facts == {}
+    database.put_facts([good])
+    assert database.contents().facts == {DIGEST: good}
+    database.close()
+
+
+def test_one_from_a_newer_meshsat_is_left_alone(layout: Layout) -> None:
+    Database(layout.database).close()
+    with sqlite3.connect(layout.database) as connection:
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    connection.close()
+    with pytest.raises(StorageError, match="newer meshsat") as refusal:
+        Database(layout.database)
+    assert not isinstance(refusal.value, BrokenDatabaseError)
+
+
+def test_rows_that_make_no_sense(layout: Layout) -> None:
+    database = Database(layout.database)
+    database.add_blob(DIGEST, 1, b"")
+    database.close()
+    with sqlite3.connect(layout.database) as connection:
+        connection.execute("UPDATE blob SET digest = 'sha256:short'")
+    connection.close()
+    database = Database(layout.database)
+    with pytest.raises(BrokenDatabaseError):
+        database.contents()
+    database.close()
+
+
+def test_setting_aside_takes_the_log_with_it(layout: Layout) -> None:
+    for content in ("one", "two"):
+        layout.database.write_text(content)
+        (layout.root / "state.sqlite-wal").write_text(content)
+        set_aside(layout.database, layout.broken_database)
+    assert sorted(path.name for path in layout.root.iterdir() if path.is_file()) == [
+        "state.sqlite.broken",
+        "state.sqlite.broken-wal",
+    ]
+    assert layout.broken_database.read_text() == "two"
+
+
+def test_a_closed_one_raises_nothing_but_storage_errors(layout: Layout) -> None:
+    database = Database(layout.database)
+    database.close()
+    for work in (
+        database.contents,
+        lambda: database.add_blob(DIGEST, 1, b""),
+        lambda: database.put_facts([]),
+    ):
+        with pytest.raises(StorageError):
+            work()

@@ -1,0 +1,99 @@
+"""What the contract suite cannot see: faults of the disk, and what is done when nothing has changed."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import trio
+
+from meshsat.errors import StorageError, StoreLockedError
+from meshsat.oci.digest import Digest
+from meshsat.oci.manifest import parse_manifest_untrusted
+from meshsat.store.database import Database
+from meshsat.store.store import SOURCES_LIMIT, Store
+from tests.images import build_image
+
+DIGEST = Digest.of(b"manifest")
+
+
+def no_space(*_: Any) -> NoReturn:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("step", ["write", "fsync"])
+async def test_a_put_without_space_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    async with await Store.open(tmp_path) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, step, no_space)
+            with pytest.raises(StorageError, match="free some space"):
+                await store.put(b"manifest", DIGEST)
+        assert store.blob_size(DIGEST) is None
+        assert list((tmp_path / "store" / "incoming").iterdir()) == []
+        await store.put(b"manifest", DIGEST)
+
+
+async def test_a_start_that_changes_nothing_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await Store.open(tmp_path) as store:
+        await store.put(b"manifest", DIGEST)
+    monkeypatch.setattr("meshsat.store.disk.write_file", no_space)
+    async with await Store.open(tmp_path) as store:
+        assert store.blob_size(DIGEST) == 8
+
+
+async def test_a_start_that_fails_lets_go_of_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "contents", no_space)
+        with pytest.raises(OSError, match="No space"):
+            await Store.open(tmp_path)
+    async with await Store.open(tmp_path):
+        with pytest.raises(StoreLockedError):
+            await Store.open(tmp_path)
+
+
+async def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot make directory"):
+        await Store.open(tmp_path / "file")
+
+
+async def test_a_blob_cut_short_behind_our_back_is_not_padded(tmp_path: Path) -> None:
+    async with await Store.open(tmp_path) as store:
+        await store.put(b"manifest", DIGEST)
+        path = tmp_path / "store" / "blobs" / "sha256" / DIGEST.hex
+        path.chmod(0o600)
+        os.truncate(path, 3)
+        assert await store.read(DIGEST, 0, 3) == b"man"
+        with pytest.raises(StorageError, match="too early"):
+            await store.read(DIGEST, 0, 8)
+
+
+async def test_sources_of_a_blob_are_bounded(tmp_path: Path) -> None:
+    manifest = parse_manifest_untrusted(build_image([b"x"]).raw)
+    async with await Store.open(tmp_path) as store:
+        for number in range(SOURCES_LIMIT + 5):
+            await store.learn(manifest, "reg.test", f"r{number}")
+        facts = store.facts(manifest.digest)
+        assert facts is not None
+        assert len(facts.sources) == SOURCES_LIMIT
+        assert ("reg.test", f"r{SOURCES_LIMIT + 4}") in facts.sources
+
+
+async def test_many_ask_for_one_blob_at_once(tmp_path: Path) -> None:
+    partials = []
+
+    async def ask(store: Store) -> None:
+        partials.append(await store.partial(DIGEST, 8))
+
+    async with await Store.open(tmp_path) as store, trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(ask, store)
+    assert len(partials) == 5
+    assert len(set(partials)) == 1
