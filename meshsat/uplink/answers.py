@@ -20,6 +20,8 @@ ERROR_TEXT_LIMIT = 200
 _MOST_WAIT = 86400.0
 
 _CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19}|\*)", re.IGNORECASE)
+_HOST = re.compile(r"[a-z0-9_-][a-z0-9._-]{0,252}|[0-9a-f:.]{2,45}")
+"""A name or an address; names with `_` are common inside container networks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +67,23 @@ def parse_retry_after_untrusted(text: str, now: float) -> float:
 
 
 def redirect_target_untrusted(asked: httpx.URL, location: str) -> httpx.URL:
-    """Where a `Location` leads. Only http(s), with a host, and with no login in it."""
+    """Where a `Location` leads."""
     if not location or len(location) > LOCATION_LIMIT:
         raise InvalidInputError("redirect without a Location, or with one that is too long")
+    return parse_address_untrusted(location, asked)
+
+
+def parse_address_untrusted(text: str, relative_to: httpx.URL | None = None) -> httpx.URL:
+    """An http(s) address with a host that can be connected to and no login in it; its fragment is dropped."""
     try:
-        target = asked.join(location)
-        told = target.userinfo or not target.host
-    except (httpx.InvalidURL, ValueError, UnicodeError):
-        raise InvalidInputError("redirect to something that is no address") from None
-    if target.scheme not in ("http", "https") or told:
-        raise InvalidInputError("redirect to an address without a host, with a login, or of another scheme")
-    return target.copy_with(fragment=None)
+        url = httpx.URL(text) if relative_to is None else relative_to.join(text)
+    except (httpx.InvalidURL, ValueError):
+        raise InvalidInputError("not an address") from None
+    if url.scheme not in ("http", "https") or url.userinfo:
+        raise InvalidInputError("an address of another scheme than http(s), or with a login in it")
+    if not _HOST.fullmatch(url.host) or not 1 <= (url.port or 1) <= 65535:
+        raise InvalidInputError("an address without a host, or with one that cannot be")
+    return url.copy_with(fragment=None)
 
 
 def error_text_untrusted(body: bytes) -> str:

@@ -17,6 +17,7 @@ import httpx
 import trio
 
 from meshsat.errors import DeniedError, InvalidInputError
+from meshsat.uplink.answers import parse_address_untrusted
 from meshsat.uplink.credentials import Credential, Credentials, Kind
 from meshsat.uplink.network import origin_of
 
@@ -239,17 +240,12 @@ class Authenticator:
 
 def realm_untrusted(text: str, plain_http: bool) -> httpx.URL:
     """The address of a token service. Raises `InvalidInputError`."""
-    try:
-        url = httpx.URL(text)
-    except (httpx.InvalidURL, ValueError):
-        raise InvalidInputError("the realm is not an address") from None
-    if url.scheme not in ("https", "http") or not url.host or url.userinfo:
-        raise InvalidInputError("the realm is not an https address")
+    url = parse_address_untrusted(text)
     if url.scheme == "http" and not plain_http:
         raise InvalidInputError(
             f"{origin_of(url)} is not https; if that is meant to be, set plain_http = true for this registry"
         )
-    return url.copy_with(fragment=None)
+    return url
 
 
 def _choose(challenges: Iterable[Challenge]) -> Challenge:
