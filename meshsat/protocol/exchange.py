@@ -1,6 +1,6 @@
 """The exchange of blobs: from a want to a whole blob, chunk by chunk, from peers and the uplink.
 
-It keeps the transfers, and what peers tell of the blobs in them. `scheduler` ranks the chunks, `uplinks` says
+It keeps the transfers, and what peers tell of the blobs in them. `asking` fills the pipelines, `uplinks` says
 whose uplink fetches a segment, `claims` keeps who told which digest, `serving` gives to others. A peer that
 lies, stalls or floods loses its session or its turn here, and nothing else is lost.
 """
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from meshsat.oci.digest import Digest
 from meshsat.protocol import bitset, effects, events, scheduler, wire
+from meshsat.protocol.asking import Asking
 from meshsat.protocol.events import Fault
 from meshsat.protocol.serving import Serving
 from meshsat.protocol.session import HOLDS_LIMIT, WANTS_LIMIT, Session
@@ -19,10 +20,6 @@ from meshsat.protocol.wire import Source
 from meshsat.trust.keys import PeerId, verify
 
 SOURCES_LIMIT = 16
-ENTRIES_PATIENCE = 0.5
-"""Seconds before another holder is asked for the entries of a recipe."""
-ENTRIES_DEADLINE = 3.0
-"""Seconds after which chunks whose digest nobody tells count as not held."""
 FORGIVE = 60.0
 """Seconds between two rounds in which what peers rejected may be asked of them again."""
 
@@ -34,6 +31,7 @@ def _merged(known: Iterable[Source], more: Iterable[Source]) -> tuple[Source, ..
 class Exchange:
     def __init__(self, state: State, serving: Serving, uplinks: Uplinks) -> None:
         self._state = state
+        self._asking = Asking(state, uplinks)
         self._serving = serving
         self._uplinks = uplinks
         self._forgive_at = FORGIVE
@@ -48,7 +46,7 @@ class Exchange:
         transfer.local[event.priority] += 1
         if transfer.priority != before:
             self._tell_want(transfer)
-        self._seek(transfer, now)
+        self._asking.seek(transfer, now)
 
     def blob_unwanted(self, event: events.BlobUnwanted, now: float) -> None:
         transfer = self._state.transfers.get(event.blob)
@@ -78,14 +76,14 @@ class Exchange:
             needed = bitset.lowest(uplink_only)
             if not run.next <= needed <= run.next + near and needed <= index + near:
                 self._uplinks.stop(transfer)
-        self._seek(transfer, now)
+        self._asking.seek(transfer, now)
 
     def _transfer(self, blob: Digest, size: int, sources: Iterable[Source], now: float) -> Transfer:
         transfer = self._state.transfers.get(blob)
         if transfer is None:
             transfer = self._state.transfers[blob] = Transfer(blob, size)
             for session in self._state.sessions.values():
-                self._count_holder(transfer, session, now)
+                self._asking.count_holder(transfer, session, now)
             self._state.emit(effects.OpenTransfer(blob, size))
         transfer.sources = _merged(transfer.sources, sources)
         return transfer
@@ -103,7 +101,7 @@ class Exchange:
         if transfer.have:
             for peer in self._state.wanters(transfer.blob, transfer.size):
                 self._tell_progress(transfer, peer)
-        self._seek(transfer, now)
+        self._asking.seek(transfer, now)
 
     def _retire(self, transfer: Transfer, now: float) -> None:
         """End the transfer if neither this node nor the site wants it of us."""
@@ -115,12 +113,12 @@ class Exchange:
         if helping and self._state.demanded(transfer.blob, transfer.size):
             return
         self._end(transfer)
-        self._seek_all(now)
+        self._asking.seek_all(now)
 
     def _end(self, transfer: Transfer) -> None:
         self._uplinks.stop(transfer)
         for index, peer in list(transfer.asked_of.items()):
-            self._cancel(transfer, peer, index)
+            self._asking.cancel(transfer, peer, index)
         self._state.transfers.pop(transfer.blob, None)
         for peer in self._state.sessions:
             self._state.send(peer, wire.Unwant(transfer.blob))
@@ -151,7 +149,7 @@ class Exchange:
     def uplinks_changed(self, now: float) -> None:
         """Leases may be in other hands: ours among them."""
         self._serve_wants(now)
-        self._seek_all(now)
+        self._asking.seek_all(now)
 
     # --- what peers tell ---
 
@@ -171,7 +169,7 @@ class Exchange:
             transfer = self._state.transfers.get(blob)
             if transfer is not None:
                 transfer.lost_by(session.peer)
-                self._seek(transfer, now)
+                self._asking.seek(transfer, now)
 
     def have(self, session: Session, frame: wire.Have, now: float) -> None:
         transfer = self._state.transfers.get(frame.blob)
@@ -184,20 +182,9 @@ class Exchange:
     def _holder_changed(self, session: Session, blob: Digest, now: float) -> None:
         transfer = self._state.transfers.get(blob)
         if transfer is not None:
-            self._count_holder(transfer, session, now)
-            self._ask_entries(transfer, session, now)
-            self._fill(transfer, session, now)
-
-    def _count_holder(self, transfer: Transfer, session: Session, now: float) -> None:
-        """Make the transfer see what this session's peer holds of it."""
-        if now < session.snubbed_until:
-            return
-        bits = session.haves.get(transfer.blob, 0)
-        if session.holds.get(transfer.blob) == transfer.size:
-            bits = transfer.everything
-        bits &= ~session.refused.get(transfer.blob, 0)
-        if bits:
-            transfer.held_by(session.peer, bits)
+            self._asking.count_holder(transfer, session, now)
+            self._asking.ask_entries(transfer, session, now)
+            self._asking.fill(transfer, session, now)
 
     def want(self, session: Session, frame: wire.Want, now: float) -> None:
         old = session.wants.get(frame.blob)
@@ -258,7 +245,7 @@ class Exchange:
         fresh = transfer.claims.learn(frame)
         if fresh:
             transfer.learned(fresh, now)
-            self._fill_all(transfer, now)
+            self._asking.fill_all(transfer, now)
 
     def failed(self, session: Session, frame: wire.Failed) -> None:
         """A peer's uplink can't bring what we want."""
@@ -288,7 +275,7 @@ class Exchange:
         if transfer is not None:
             transfer.unask(frame.index)
             transfer.lost_by(session.peer, bit)
-            self._seek(transfer, now)
+            self._asking.seek(transfer, now)
 
     def chunk_stored(self, event: events.ChunkStored, now: float) -> None:
         transfer = self._state.transfers.get(event.blob)
@@ -306,16 +293,16 @@ class Exchange:
         if not transfer.have >> event.index & 1:
             asked = transfer.asked_of.get(event.index)
             if asked is not None and asked != event.source:
-                self._cancel(transfer, asked, event.index)
+                self._asking.cancel(transfer, asked, event.index)
             word = None if event.source is None else transfer.claims.word(event.index)
             transfer.stored(event.index, None if word is None else word[1])
             self._tell_chunk(transfer, event.index, entry)
         if event.source is None:
             self._uplinks.advanced(transfer, event.index)
         if session is not None and not transfer.complete:
-            self._fill(transfer, session, now)
+            self._asking.fill(transfer, session, now)
         else:
-            self._seek(transfer, now)
+            self._asking.seek(transfer, now)
 
     def _tell_chunk(self, transfer: Transfer, index: int, entry: wire.Entries | None) -> None:
         """A chunk more: to those who want it and lack it."""
@@ -336,7 +323,7 @@ class Exchange:
         transfer = self._state.transfers.get(event.blob)
         if transfer is not None:
             transfer.unask(event.index)
-            self._seek(transfer, now)
+            self._asking.seek(transfer, now)
 
     # --- whole blobs ---
 
@@ -347,7 +334,7 @@ class Exchange:
         if transfer is not None:
             self._uplinks.stop(transfer)
             for index, peer in list(transfer.asked_of.items()):
-                self._cancel(transfer, peer, index)
+                self._asking.cancel(transfer, peer, index)
             if transfer.complete:
                 self._proven(transfer)
         for session in self._state.sessions.values():
@@ -355,7 +342,7 @@ class Exchange:
                 self._state.send(session.peer, wire.Holds(((event.blob, event.size),)))
             if transfer is not None:
                 self._state.send(session.peer, wire.Unwant(event.blob))
-        self._seek_all(now)
+        self._asking.seek_all(now)
 
     def _proven(self, transfer: Transfer) -> None:
         chunks = tuple(transfer.claims.digest(index) or b"" for index in range(transfer.cut.count))
@@ -387,7 +374,7 @@ class Exchange:
             for author in authors:
                 self._state.emit(effects.ForgetChunks(event.blob, transfer.forget(author)))
             if not transfer.claims.hopeless():
-                self._seek(transfer, now)
+                self._asking.seek(transfer, now)
                 return
         self._state.emit(effects.ForgetChunks(event.blob, tuple(bitset.members(transfer.have))))
         transfer.have = 0
@@ -416,78 +403,7 @@ class Exchange:
             if wanted is not None:
                 wanted.retry_at = now + PERMANENT
             self._end(transfer)
-        self._seek_all(now)
-
-    # --- asking ---
-
-    def _seek_all(self, now: float) -> None:
-        for transfer in sorted(self._state.transfers.values(), key=lambda one: -one.priority):
-            self._seek(transfer, now)
-
-    def _seek(self, transfer: Transfer, now: float) -> None:
-        """Do all that can be done now to get on with a transfer."""
-        if not transfer.opened or transfer.publishing:
-            return
-        if transfer.complete:
-            transfer.publishing = True
-            self._uplinks.stop(transfer)
-            self._state.emit(effects.Publish(transfer.blob))
-            return
-        for peer in list(transfer.holders):
-            self._ask_entries(transfer, self._state.sessions[peer], now)
-        self._fill_all(transfer, now)
-        self._uplinks.start(transfer, now)
-
-    def _fill_all(self, transfer: Transfer, now: float) -> None:
-        peers = list(transfer.holders)
-        self._state.rng.shuffle(peers)
-        for peer in peers:
-            self._fill(transfer, self._state.sessions[peer], now)
-
-    def _fill(self, transfer: Transfer, session: Session, now: float) -> None:
-        """Keep the pipeline to this peer full."""
-        if not transfer.opened or transfer.publishing or not transfer.holders.get(session.peer):
-            return
-        room = session.room(transfer.cut.chunk_length, now)
-        if room <= 0:
-            return
-        takers = sorted((*self._state.wanters(transfer.blob, transfer.size), self._state.me))
-        chosen = scheduler.choose(transfer, session.peer, takers, self._state.me, now, self._state.rng)
-        asked: list[tuple[int, bytes]] = []
-        for index in chosen:
-            digest = transfer.claims.digest(index)
-            coming = transfer.run is not None and transfer.run.next <= index <= transfer.run.next + 1
-            if len(asked) == room:
-                break
-            if digest is not None and not coming:
-                session.ask(transfer.blob, index, transfer.length(index), now)
-                transfer.ask(session.peer, index)
-                asked.append((index, digest))
-        if asked:
-            self._state.send(session.peer, wire.Request(transfer.blob, tuple(asked)))
-
-    def _ask_entries(self, transfer: Transfer, session: Session, now: float) -> None:
-        """Ask for the digests that stand between us and what this peer holds, of one holder at a time."""
-        unknown = transfer.holders.get(session.peer, 0) & transfer.missing & ~transfer.claims.known
-        if not unknown:
-            return
-        if transfer.entries_lacking_since is None:
-            transfer.entries_lacking_since = now
-        if now - transfer.entries_asked_at > ENTRIES_PATIENCE:
-            transfer.entries_asked = 0
-        unknown &= ~transfer.entries_asked
-        if unknown:
-            transfer.entries_asked |= unknown
-            transfer.entries_asked_at = now
-            bits = bitset.to_bytes(unknown, transfer.cut.count)
-            self._state.send(session.peer, wire.AskEntries(transfer.blob, transfer.size, bits))
-
-    def _cancel(self, transfer: Transfer, peer: PeerId, index: int) -> None:
-        transfer.unask(index)
-        session = self._state.sessions.get(peer)
-        if session is not None:
-            session.unask(transfer.blob, index)
-            self._state.send(peer, wire.Cancel(transfer.blob, (index,)))
+        self._asking.seek_all(now)
 
     # --- telling ---
 
@@ -512,45 +428,17 @@ class Exchange:
             self.uplinks_changed(now)
         for session in list(self._state.sessions.values()):
             if session.stalled(now):
-                self._stalled(session, now)
+                self._asking.stalled(session, now)
             elif session.stalls and now >= session.snubbed_until:
                 for transfer in self._state.transfers.values():
-                    self._count_holder(transfer, session, now)
+                    self._asking.count_holder(transfer, session, now)
         for transfer in self._state.transfers.values():
-            self._check_entries(transfer, now)
+            self._asking.check_entries(transfer, now)
         if now >= self._forgive_at:
             self._forgive_at = now + FORGIVE
             for session in self._state.sessions.values():
                 session.refused.clear()
                 for transfer in self._state.transfers.values():
-                    self._count_holder(transfer, session, now)
+                    self._asking.count_holder(transfer, session, now)
         self._serve_wants(now)
-        self._seek_all(now)
-
-    def _check_entries(self, transfer: Transfer, now: float) -> None:
-        """Chunks whose digest no holder tells are as good as not held."""
-        since = transfer.entries_lacking_since
-        if since is None:
-            return
-        untold = {
-            peer: bits & transfer.missing & ~transfer.claims.known for peer, bits in transfer.holders.items()
-        }
-        if not any(untold.values()):
-            transfer.entries_lacking_since = None
-        elif now - since > ENTRIES_DEADLINE:
-            transfer.entries_lacking_since = None
-            for peer, bits in untold.items():
-                refused = self._state.sessions[peer].refused
-                refused[transfer.blob] = refused.get(transfer.blob, 0) | bits
-                transfer.lost_by(peer, bits)
-
-    def _stalled(self, session: Session, now: float) -> None:
-        """It was asked and brings nothing: ask others, and leave it alone for a while."""
-        session.snub(now)
-        for blob, index in list(session.asked):
-            transfer = self._state.transfers.get(blob)
-            if transfer is not None:
-                self._cancel(transfer, session.peer, index)
-            session.unask(blob, index)
-        for transfer in self._state.transfers.values():
-            transfer.lost_by(session.peer)
+        self._asking.seek_all(now)

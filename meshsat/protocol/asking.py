@@ -1,0 +1,127 @@
+"""What to ask of whom, and when to ask somebody else: the pipelines to the peers that hold what we miss."""
+
+from meshsat.protocol import bitset, effects, scheduler, wire
+from meshsat.protocol.session import Session
+from meshsat.protocol.state import State
+from meshsat.protocol.transfer import Transfer
+from meshsat.protocol.uplinks import Uplinks
+from meshsat.trust.keys import PeerId
+
+ENTRIES_PATIENCE = 0.5
+"""Seconds before another holder is asked for the entries of a recipe."""
+ENTRIES_DEADLINE = 3.0
+"""Seconds after which chunks whose digest nobody tells count as not held."""
+
+
+class Asking:
+    def __init__(self, state: State, uplinks: Uplinks) -> None:
+        self._state = state
+        self._uplinks = uplinks
+
+    def seek_all(self, now: float) -> None:
+        for transfer in sorted(self._state.transfers.values(), key=lambda one: -one.priority):
+            self.seek(transfer, now)
+
+    def seek(self, transfer: Transfer, now: float) -> None:
+        """Do all that can be done now to get on with a transfer."""
+        if not transfer.opened or transfer.publishing:
+            return
+        if transfer.complete:
+            transfer.publishing = True
+            self._uplinks.stop(transfer)
+            self._state.emit(effects.Publish(transfer.blob))
+            return
+        for peer in list(transfer.holders):
+            self.ask_entries(transfer, self._state.sessions[peer], now)
+        self.fill_all(transfer, now)
+        self._uplinks.start(transfer, now)
+
+    def fill_all(self, transfer: Transfer, now: float) -> None:
+        peers = list(transfer.holders)
+        self._state.rng.shuffle(peers)
+        for peer in peers:
+            self.fill(transfer, self._state.sessions[peer], now)
+
+    def fill(self, transfer: Transfer, session: Session, now: float) -> None:
+        """Keep the pipeline to this peer full."""
+        if not transfer.opened or transfer.publishing or not transfer.holders.get(session.peer):
+            return
+        room = session.room(transfer.cut.chunk_length, now)
+        if room <= 0:
+            return
+        takers = sorted((*self._state.wanters(transfer.blob, transfer.size), self._state.me))
+        chosen = scheduler.choose(transfer, session.peer, takers, self._state.me, now, self._state.rng)
+        asked: list[tuple[int, bytes]] = []
+        for index in chosen:
+            digest = transfer.claims.digest(index)
+            coming = transfer.run is not None and transfer.run.next <= index <= transfer.run.next + 1
+            if len(asked) == room:
+                break
+            if digest is not None and not coming:
+                session.ask(transfer.blob, index, transfer.length(index), now)
+                transfer.ask(session.peer, index)
+                asked.append((index, digest))
+        if asked:
+            self._state.send(session.peer, wire.Request(transfer.blob, tuple(asked)))
+
+    def ask_entries(self, transfer: Transfer, session: Session, now: float) -> None:
+        """Ask for the digests that stand between us and what this peer holds, of one holder at a time."""
+        unknown = transfer.holders.get(session.peer, 0) & transfer.missing & ~transfer.claims.known
+        if not unknown:
+            return
+        if transfer.entries_lacking_since is None:
+            transfer.entries_lacking_since = now
+        if now - transfer.entries_asked_at > ENTRIES_PATIENCE:
+            transfer.entries_asked = 0
+        unknown &= ~transfer.entries_asked
+        if unknown:
+            transfer.entries_asked |= unknown
+            transfer.entries_asked_at = now
+            bits = bitset.to_bytes(unknown, transfer.cut.count)
+            self._state.send(session.peer, wire.AskEntries(transfer.blob, transfer.size, bits))
+
+    def cancel(self, transfer: Transfer, peer: PeerId, index: int) -> None:
+        transfer.unask(index)
+        session = self._state.sessions.get(peer)
+        if session is not None:
+            session.unask(transfer.blob, index)
+            self._state.send(peer, wire.Cancel(transfer.blob, (index,)))
+
+    def count_holder(self, transfer: Transfer, session: Session, now: float) -> None:
+        """Make the transfer see what this session's peer holds of it."""
+        if now < session.snubbed_until:
+            return
+        bits = session.haves.get(transfer.blob, 0)
+        if session.holds.get(transfer.blob) == transfer.size:
+            bits = transfer.everything
+        bits &= ~session.refused.get(transfer.blob, 0)
+        if bits:
+            transfer.held_by(session.peer, bits)
+
+    def check_entries(self, transfer: Transfer, now: float) -> None:
+        """Chunks whose digest no holder tells are as good as not held."""
+        since = transfer.entries_lacking_since
+        if since is None:
+            return
+        untold = {
+            peer: bits & transfer.missing & ~transfer.claims.known for peer, bits in transfer.holders.items()
+        }
+        if not any(untold.values()):
+            transfer.entries_lacking_since = None
+        elif now - since > ENTRIES_DEADLINE:
+            transfer.entries_lacking_since = None
+            for peer, bits in untold.items():
+                refused = self._state.sessions[peer].refused
+                refused[transfer.blob] = refused.get(transfer.blob, 0) | bits
+                transfer.lost_by(peer, bits)
+
+    def stalled(self, session: Session, now: float) -> None:
+        """It was asked and brings nothing: ask others, and leave it alone for a while."""
+        session.snub(now)
+        for blob, index in list(session.asked):
+            transfer = self._state.transfers.get(blob)
+            if transfer is not None:
+                self.cancel(transfer, session.peer, index)
+            session.unask(blob, index)
+        for transfer in self._state.transfers.values():
+            transfer.lost_by(session.peer)
