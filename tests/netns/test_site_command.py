@@ -26,7 +26,7 @@ def test_the_site_explains_itself_works_and_goes_away(namespaces_work: None) -> 
                     break
             text = "".join(told)
             assert "203.0.113.1:5000" in text, text
-            prefix = next(word for word in text.split() if word.startswith("meshsat-")).removesuffix("-wan")
+            prefix = next(word for word in text.split() if word.endswith("-wan)")).removesuffix("-wan)")
             assert len(namespaces.namespaces(prefix)) == 4
             pull = next(line.split() for line in told if " pull " in line)
             pulled = subprocess.run(pull, capture_output=True, text=True, timeout=60, check=False)

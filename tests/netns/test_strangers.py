@@ -68,7 +68,12 @@ def scene(namespaces_work: None) -> Iterator[Scene]:
         now = time.time()
 
         addresses = [node.host.address for node in site.nodes]
-        static = {"mesh": {"peers": [f"/ip4/{address}/tcp/{stranger.CONTROL}" for address in addresses]}}
+        peers = [identity.load(node.data_dir).member.peer for node in site.nodes]
+        known = [
+            f"/ip4/{address}/tcp/{stranger.CONTROL}/p2p/{peer}"
+            for address, peer in zip(addresses, peers, strict=True)
+        ]
+        static = {"mesh": {"peers": known}}
         pest, *others = site.network.hosts[2:]
         foreign, expired = (site.node(host, static) for host in others)
         enrol([foreign], now)
@@ -81,8 +86,7 @@ def scene(namespaces_work: None) -> Iterator[Scene]:
         for each in (foreign, expired):
             each.start()
         says = site.directory / "pest.out"
-        victim = identity.load(site.nodes[1].data_dir).member.peer
-        run_stranger(says, pest, "pester", founder.member.fleet, victim, *addresses)
+        run_stranger(says, pest, "pester", founder.member.fleet, peers[1], *addresses)
         for each in (foreign, expired):
             each.wait_until_up()
         pulls = site.pull(reference, 30)  # with the strangers listening
