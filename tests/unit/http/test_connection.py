@@ -143,6 +143,40 @@ async def test_a_body_without_end_is_not_read_for_ever_and_the_answer_arrives() 
         assert sent < 64 * 2**20
 
 
+async def test_a_client_that_still_sends_can_read_our_last_answer() -> None:
+    """Closing over bytes not read would reset the connection, and take the answer with it."""
+    async with served(hello, limits=HttpSection(grace=5)) as (address,):
+        stream = await connect(address)
+        await stream.send_all(request("PATCH", "/", "Content-Length: 2000000000"))
+        await stream.send_all(bytes(400_000))
+        assert (await rest(stream)).endswith(b"hello")
+        await stream.aclose()
+
+
+async def test_what_is_sent_ahead_is_kept_up_to_a_limit() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async with cancelled_by_disconnect(receive):
+            await trio.sleep_forever()
+
+    sent = 0
+
+    async def flood() -> None:
+        nonlocal sent
+        while sent < 64 * 2**20:
+            await stream.send_all(bytes(2**16))
+            sent += 2**16
+
+    async with served(app, limits=HttpSection(grace=0.01)) as (address,):
+        stream = await connect(address)
+        await stream.send_all(PING)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flood)
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            nursery.cancel_scope.cancel()
+        assert sent < 32 * 2**20
+        await stream.aclose()
+
+
 async def test_a_client_that_goes_away_is_noticed_while_nothing_is_sent() -> None:
     waiting, noticed = trio.Event(), trio.Event()
 
@@ -241,9 +275,16 @@ async def test_a_client_that_takes_nothing_is_cut_off() -> None:
             await rest(stream)
 
 
-@pytest.mark.parametrize("begun", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nA"])
-async def test_a_header_must_come_in_time(begun: bytes) -> None:
-    async with served(hello, limits=NO_PATIENCE) as (address,):
+@pytest.mark.parametrize(
+    ("begun", "limits"),
+    [
+        (b"", HttpSection(idle_timeout=0.05)),
+        (b"GET / HT", HttpSection(header_timeout=0.05)),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA", HttpSection(header_timeout=0.05)),
+    ],
+)
+async def test_a_header_must_come_in_time(begun: bytes, limits: HttpSection) -> None:
+    async with served(hello, limits=limits) as (address,):
         stream = await connect(address)
         if begun:
             await stream.send_all(begun)
