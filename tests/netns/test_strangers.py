@@ -123,6 +123,7 @@ def test_one_without_a_pass_is_told_nothing(scene: Scene) -> None:
     rounds = [json.loads(line) for line in scene.pest_says.read_text().splitlines() if line.startswith("{")]
     assert len(rounds) >= 2, scene.pest_says.read_text()
     told = rounds[-1]["told"]
+    assert rounds[-1]["calls"] > 0, "somebody believed the announcement, and called"
     assert not [what for what in told if what.endswith(str(stranger.BULK))], told
     # libp2p's own opening ("/multistream/1.0.0") is all that a knock at the control plane may bring.
     knocks = len(rounds) * 4 * len(scene.members)
