@@ -1,0 +1,1 @@
+"""The node's API: health, metrics and the verbs, over a view of the node that it is given."""
