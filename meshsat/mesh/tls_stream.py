@@ -36,6 +36,10 @@ may already be missing from what the kernel will still see (RFC 8446, 5.2: 2^14 
 USER_TIMEOUT = 15_000
 """Milliseconds after which unacknowledged data end a connection (RFC 5482). Sessions notice silence much
 earlier."""
+UNSENT = 256 * 1024
+"""Bytes that may wait unsent in the kernel: a sender is woken at half of it. Less costs wake-ups (trio's own
+streams have 16 KiB, at 3.5 CPU seconds a GiB sent at 200 Mbit/s, against 1.9), more lets urgent messages wait
+behind bulk: this is 10 ms at 200 Mbit/s."""
 RECORD = 16 * 1024
 _FAULTS = (OSError, ValueError, trio.ClosedResourceError)
 """What a dead connection raises; `ssl.SSLError` is an `OSError`."""
@@ -47,6 +51,7 @@ def configure(raw: socket.socket) -> None:
     raw.setblocking(False)
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
