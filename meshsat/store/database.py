@@ -193,8 +193,9 @@ class Database:
                 connection.execute(
                     "INSERT OR REPLACE INTO fact VALUES (?, ?, ?)", (text, fact.size, fact.media_type)
                 )
+                connection.execute("DELETE FROM source WHERE digest = ?", (text,))
                 connection.executemany(
-                    "INSERT OR IGNORE INTO source VALUES (?, ?, ?)",
+                    "INSERT INTO source VALUES (?, ?, ?)",
                     [(text, *source) for source in fact.sources],
                 )
 

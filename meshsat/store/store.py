@@ -197,10 +197,12 @@ class Store:
     @asynccontextmanager
     async def _opening_of(self, digest: Digest) -> AsyncIterator[None]:
         lock = self._opening.setdefault(digest, trio.Lock())
-        async with lock:
-            yield
-        if not lock.locked():
-            self._opening.pop(digest, None)
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():
+                self._opening.pop(digest, None)
 
     # Tags
 

@@ -84,6 +84,8 @@ async def test_sources_of_a_blob_are_bounded(tmp_path: Path) -> None:
         assert facts is not None
         assert len(facts.sources) == SOURCES_LIMIT
         assert ("reg.test", f"r{SOURCES_LIMIT + 4}") in facts.sources
+    async with await Store.open(tmp_path) as store:
+        assert store.facts(manifest.digest) == facts
 
 
 async def test_many_ask_for_one_blob_at_once(tmp_path: Path) -> None:
