@@ -120,7 +120,7 @@ class Upstream:
         self.scheme = "https" if tls else "http"
         self._server = _Server((host, 0), self, tls)
         self.address = f"{host}:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="upstream")
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.005,), name="upstream")
 
     def __enter__(self) -> Self:
         self._thread.start()

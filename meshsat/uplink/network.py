@@ -109,17 +109,22 @@ class _NetworkStream(httpcore.AsyncNetworkStream):
         self._stream = stream
         self.wire = wire
         self._where = where
+        self.heard = False
+        """True once something came after the last write."""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's
         self.wire.silence_limit = timeout or math.inf
         try:
-            return bytes(await self._stream.receive_some(max_bytes))
+            data = bytes(await self._stream.receive_some(max_bytes))
         except trio.TooSlowError:
             raise httpcore.ReadTimeout(f"{self._where} sent nothing for {timeout:g} s") from None
         except (trio.BrokenResourceError, trio.ClosedResourceError) as broken:
             raise httpcore.ReadError(f"connection to {self._where} broke: {_cause(broken)}") from None
+        self.heard = True
+        return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore's
+        self.heard = False
         self.wire.silence_limit = timeout or math.inf
         try:
             await self._stream.send_all(buffer)
@@ -198,7 +203,10 @@ class Answer:
     def __init__(self, response: httpcore.Response, url: httpx.URL) -> None:
         self._response = response
         self._pieces: AsyncIterator[bytes] = aiter(cast("AsyncIterable[bytes]", response.stream))
-        self._wire = cast("_NetworkStream", response.extensions["network_stream"]).wire
+        network = cast("_NetworkStream", response.extensions["network_stream"])
+        self._wire = network.wire
+        self.premature = not network.heard
+        """It was here before its request was sent: the tail of an answer that was longer than it said."""
         self._ended = False
         self.status = response.status
         self.headers = httpx.Headers(response.headers)
@@ -242,7 +250,7 @@ class Answer:
     async def aclose(self) -> None:
         """Give the connection back if the body was read to its end; close it otherwise."""
         with trio.CancelScope(shield=True):  # nothing below waits: the socket is closed first
-            if not self._ended:
+            if not self._ended or self.premature:
                 self._wire.abort()
                 # Run httpcore's generators to their ends, or the garbage collector does it at some odd time.
                 with suppress(StopAsyncIteration, *_FAULTS):
@@ -255,7 +263,7 @@ class Line:
     """The connections to all upstreams that one TLS context is right for."""
 
     def __init__(self, bucket: TokenBucket, metrics: Metrics, tls: ssl.SSLContext | None, size: int) -> None:
-        """`tls` None: the system's CAs. `size`: the most connections; further requests wait for one."""
+        """`tls` None: for plain HTTP only. `size`: the most connections; further requests wait for one."""
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=tls,
             max_connections=size,
@@ -290,11 +298,11 @@ class Line:
             response = await self._pool.handle_async_request(request)
         except _FAULTS as fault:
             raise _wire_error(fault, url) from None
-        return Answer(response, url)
-
-
-def system_tls() -> ssl.SSLContext:
-    return ssl.create_default_context()
+        answer = Answer(response, url)
+        if answer.premature:
+            await answer.aclose()
+            raise WireError(f"{origin_of(url)} sent more than the length that it gave")
+        return answer
 
 
 def origin_of(url: httpx.URL) -> str:

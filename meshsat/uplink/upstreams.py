@@ -42,6 +42,9 @@ _REMEMBERED = 256
 _REDIRECT = frozenset({301, 302, 303, 307, 308})
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
+_Trust = tuple[Path | None, bool]
+"""A CA file, and whether the system's CAs are trusted too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -88,17 +91,15 @@ class Upstreams:
         plain = frozenset(host for host, entry in self._entries.items() if entry.plain_http)
         credentials = Credentials(section, os.environ if environ is None else environ)
         self._auth = Authenticator(credentials, self._exchange_token, plain)
-        self._tls: dict[tuple[Path | None, bool], ssl.SSLContext] = {}
-        self._lines: dict[tuple[Path | None, bool, bool], Line] = {}
+        self._tls: dict[_Trust, ssl.SSLContext] = {}
+        self._lines: dict[tuple[_Trust | None, bool], Line] = {}
         self._states: OrderedDict[str, _State] = OrderedDict()
         self.up: bool | None = None
 
     async def open(self) -> None:
-        """Read the CAs. Raises `ConfigError`."""
-        if not self._section.enabled:
-            return
-        for ca_file in {None, *(entry.ca_file for entry in self._entries.values())}:
-            for system in {ca_file is None, True}:
+        """Read the registries' own CAs. Raises `ConfigError`."""
+        for ca_file in {entry.ca_file for entry in self._entries.values() if entry.ca_file is not None}:
+            for system in (False, True):
                 self._tls[ca_file, system] = await trio.to_thread.run_sync(_tls, ca_file, system)
 
     async def aclose(self) -> None:
@@ -220,15 +221,20 @@ class Upstreams:
 
     def _line(self, registry: str, url: httpx.URL, bulk: bool) -> Line:
         """A registry's own CA is trusted for it alone; for where it sends us, in addition to the system's."""
-        theirs = self._entries.get(url.netloc.decode().lower())
-        entry = theirs or self._entries.get(registry)
-        ca_file = entry.ca_file if entry is not None else None
-        own = theirs is not None or _same_origin(url, self._origin(registry))
-        key = (ca_file, ca_file is None or not own)
-        line = self._lines.get((*key, bulk))
+        trust: _Trust | None = None
+        if url.scheme == "https":
+            theirs = self._entries.get(url.netloc.decode().lower())
+            entry = theirs or self._entries.get(registry)
+            ca_file = entry.ca_file if entry is not None else None
+            own = theirs is not None or _same_origin(url, self._origin(registry))
+            trust = (ca_file, ca_file is None or not own)
+            if trust not in self._tls:
+                self._tls[trust] = _tls(*trust)
+        line = self._lines.get((trust, bulk))
         if line is None:
+            tls = self._tls[trust] if trust is not None else None
             size = self._section.connections if bulk else ASK_CONNECTIONS
-            line = self._lines[*key, bulk] = Line(self._bucket, self._metrics, self._tls[key], size)
+            line = self._lines[trust, bulk] = Line(self._bucket, self._metrics, tls, size)
         return line
 
     async def _exchange_token(self, request: TokenRequest) -> tuple[int, bytes]:

@@ -1,0 +1,75 @@
+"""Manifests: bytes as they are, under the digest that was asked for, and no more of them than fit."""
+
+import pytest
+
+from meshsat.errors import DigestMismatchError, InvalidInputError, UnavailableError
+from meshsat.oci.digest import Digest
+from tests.images import OCI_MANIFEST, random_bytes
+from tests.unit.uplink.conftest import REPOSITORY, Connect
+from tests.upstream import Fault, Upstream
+
+
+@pytest.mark.parametrize("docker", [False, True])
+@pytest.mark.parametrize("platforms", [("linux/amd64",), ("linux/amd64", "linux/arm/v7")])
+async def test_by_tag_and_by_digest(
+    docker: bool, platforms: tuple[str, ...], connect: Connect, up: Upstream
+) -> None:
+    image = up.add_image(REPOSITORY, "42", [b"layer"], platforms=platforms, docker=docker)
+    async with connect(up) as wired:
+        for reference in ("42", image.root):
+            manifest = await wired.uplink.manifest(up.address, REPOSITORY, reference)
+            assert (manifest.raw, str(manifest.digest)) == (image.raw, image.root)
+            assert manifest.media_type == image.media_type
+            assert manifest.is_index == (len(platforms) > 1)
+    accepted = up.requests[0].headers["accept"]
+    assert all(kind in accepted for kind in ("image.index.v1", "manifest.list.v2", OCI_MANIFEST))
+
+
+async def test_wrong_bytes_by_digest(connect: Connect, up: Upstream) -> None:
+    image = up.add_image(REPOSITORY, "42")
+    up.add_fault(Fault("/manifests/", corrupt_at=3))
+    async with connect(up) as wired:
+        with pytest.raises(DigestMismatchError, match="sent bytes that are not sha256:"):
+            await wired.uplink.manifest(up.address, REPOSITORY, image.root)
+
+
+@pytest.mark.parametrize("by_digest", [True, False])
+async def test_wrong_docker_content_digest(by_digest: bool, connect: Connect, up: Upstream) -> None:
+    image = up.add_image(REPOSITORY, "42")
+    reference = image.root if by_digest else "42"
+    async with connect(up) as wired:
+        up.add_fault(Fault("/manifests/", headers={"Docker-Content-Digest": str(Digest.of(b"other"))}))
+        with pytest.raises(DigestMismatchError):
+            await wired.uplink.manifest(up.address, REPOSITORY, reference)
+        up.add_fault(Fault("/manifests/", headers={"Docker-Content-Digest": "md5:abc"}))
+        with pytest.raises(InvalidInputError):
+            await wired.uplink.manifest(up.address, REPOSITORY, reference)
+
+
+async def test_too_long(connect: Connect, up: Upstream) -> None:
+    up.add_image(REPOSITORY, "42", annotations={"x": "y" * 200_000})
+    async with connect(up, manifest_limit=100_000) as wired:
+        with pytest.raises(InvalidInputError, match="more than 100000 bytes"):
+            await wired.uplink.manifest(up.address, REPOSITORY, "42")
+        assert wired.wan_in < 10_000 + 65536, "refused by its length, not read"
+
+
+@pytest.mark.parametrize("body", [b"<html>log in to the train's wifi</html>", b"", b"{}", random_bytes(1000)])
+async def test_what_is_no_manifest(body: bytes, connect: Connect, up: Upstream) -> None:
+    up.add_image(REPOSITORY, "42")
+    fault = Fault("/manifests/", body=body, headers={"Docker-Content-Digest": str(Digest.of(body))})
+    up.add_fault(fault)
+    async with connect(up) as wired:
+        with pytest.raises(InvalidInputError):
+            await wired.uplink.manifest(up.address, REPOSITORY, "42")
+
+
+async def test_part_of_a_manifest(connect: Connect, up: Upstream) -> None:
+    image = up.add_image(REPOSITORY, "42")
+    up.add_fault(Fault("/manifests/", cut_after=100))
+    up.add_fault(Fault("/manifests/", status=206))
+    async with connect(up) as wired:
+        with pytest.raises(UnavailableError, match="status 206"):
+            await wired.uplink.manifest(up.address, REPOSITORY, "42")
+        assert len(wired.pauses) == 1
+        assert (await wired.uplink.manifest(up.address, REPOSITORY, "42")).raw == image.raw
