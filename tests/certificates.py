@@ -63,6 +63,11 @@ class PrivateCA:
         )
         return cert_file, key_file
 
+    @staticmethod
+    def trusting(ca_file: Path) -> ssl.SSLContext:
+        """For a client that trusts this CA and no other."""
+        return ssl.create_default_context(cafile=str(ca_file))
+
     def server_context(self, *hosts: str) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*self.issue(*hosts))
