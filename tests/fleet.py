@@ -17,6 +17,7 @@ from meshsat.trust.passes import (
     issue_enroller,
     issue_pass,
     make_root,
+    parse_root_untrusted,
     verify_pass_untrusted,
 )
 
@@ -34,6 +35,7 @@ class Fleet:
         boss = NodeKey.generate()
         certificate = issue_enroller(self.root, self.subject(boss, "boss", ENROLLER), self.now)
         self.enroller = Issuer(boss, certificate)
+        self.id = parse_root_untrusted(self.root.certificate).fleet
 
     @staticmethod
     def subject(key: NodeKey, name: str, *roles: str, site: str = "hq") -> Subject:

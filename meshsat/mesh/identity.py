@@ -42,6 +42,7 @@ ROOT_CERTIFICATE = "root.crt"
 PASS = "pass.crt"  # noqa: S105 - a file's name
 ENROLLER_CERTIFICATE = "enroller.crt"
 ROOT_KEY = "root.key"
+_REMEDY = "restore the files, or remove the directory and join again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,9 @@ def load(data_dir: Path) -> Identity:
     try:
         member = verify_pass_untrusted(chain, roots[0], None)
     except InvalidInputError as fault:
-        raise ConfigError(f"{directory / PASS}: {fault}; restore it, or join the fleet again") from None
+        raise ConfigError(f"{directory / PASS}: {fault}; {_REMEDY}") from None
     if member.peer != key.peer_id:
-        raise ConfigError(f"{directory / PASS} is not for the key in {NODE_KEY}; restore it, or join again")
+        raise ConfigError(f"{directory / PASS} is not for the key in {NODE_KEY}; {_REMEDY}")
     enroller = directory / ENROLLER_CERTIFICATE
     certificate = _read_certificates(enroller)[0] if enroller.exists() else None
     return Identity(key, member, roots[0], certificate, directory)
@@ -148,10 +149,9 @@ def accept_pass(
         raise ConfigError(f"the pass offered is of no use: {fault}") from None
     if not member.peer == issuer == key.peer_id:
         raise ConfigError(f"the pass offered is for {member.peer}, this machine is {key.peer_id}")
-    if is_member(data_dir) and load(data_dir).root != root:
-        raise ConfigError(
-            f"{data_dir} is a member of fleet {load(data_dir).member.fleet}; to leave it, remove {directory}"
-        )
+    known = directory / ROOT_CERTIFICATE
+    if is_member(data_dir) and known.exists() and _read_certificates(known)[0] != root:
+        raise ConfigError(f"{data_dir} is a member of another fleet; to leave that, remove {directory}")
     write_file(directory / ROOT_CERTIFICATE, _pem([root]))
     if enroller is not None:
         write_file(directory / ENROLLER_CERTIFICATE, _pem([enroller]))
@@ -181,7 +181,7 @@ def _read_key(path: Path) -> NodeKey:
     except OSError as fault:
         raise ConfigError(f"{path} cannot be read: {fault.strerror}") from None
     except InvalidInputError as fault:
-        raise ConfigError(f"{path}: {fault}; restore it, or remove the directory and join again") from None
+        raise ConfigError(f"{path}: {fault}; {_REMEDY}") from None
 
 
 def _read_certificates(path: Path) -> list[bytes]:
@@ -189,9 +189,9 @@ def _read_certificates(path: Path) -> list[bytes]:
         certificates = x509.load_pem_x509_certificates(path.read_bytes())
         return [certificate.public_bytes(Encoding.DER) for certificate in certificates]
     except OSError as fault:
-        raise ConfigError(f"{path} cannot be read: {fault.strerror}; restore it, or join again") from None
+        raise ConfigError(f"{path} cannot be read: {fault.strerror}; {_REMEDY}") from None
     except ValueError:
-        raise ConfigError(f"{path} holds no certificate in PEM; restore it, or join again") from None
+        raise ConfigError(f"{path} holds no certificate in PEM; {_REMEDY}") from None
 
 
 def _pem(certificates: Sequence[bytes]) -> bytes:
