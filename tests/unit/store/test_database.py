@@ -54,6 +54,19 @@ def test_chunks_go_with_their_partial(layout: Layout) -> None:
     database.close()
 
 
+def test_what_is_done_is_on_the_disk_and_not_only_in_this_process(layout: Layout) -> None:
+    database = Database(layout.database)
+    database.add_blob(DIGEST, 5, b"recipe")
+    copied = Layout(layout.root / "copy")  # as after `kill -9`: the files as they are now, nobody's locks
+    copied.root.mkdir(parents=True)
+    for path in (layout.database, layout.database.with_name("state.sqlite-wal")):
+        (copied.root / path.name).write_bytes(path.read_bytes())
+    again = Database(copied.database)
+    assert again.contents() == Contents(blobs={DIGEST: 5})
+    again.close()
+    database.close()
+
+
 def test_a_transaction_is_done_whole_or_not_at_all(layout: Layout) -> None:
     database = Database(layout.database)
     good = BlobFacts(DIGEST, 1, "a/b", (("reg.test", "x"),))
