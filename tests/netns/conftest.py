@@ -1,11 +1,15 @@
 """Everything in here needs root and network namespaces, and may take longer than a unit test."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
 
 from sim.namespaces import Run
 from tests.tools import require_netns
+
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # the figures that tests log are not lost among requests
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """A dark node, cold: its client gets the first byte of a blob while the uplink has hardly begun."""
 
+import logging
 import subprocess
 import sys
 
@@ -11,6 +12,8 @@ from sim.site import Site
 from tests.tools import require_tool
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
+
+log = logging.getLogger(__name__)
 
 SIZE = 40_000_000
 CLIENT = """
@@ -45,6 +48,9 @@ def test_the_first_byte_comes_through_a_dark_node_before_a_tenth_has_come_over_t
             assert client.stdout.readline() == "first byte\n", dark.log_tail()
             crossed = site.network.wan_bytes() - before
             held = sum(transfer["have_bytes"] for transfer in uplinked.status()["transfers"])
+            log.info(
+                "first byte: %.1f %% had crossed, %.1f %% was held", 100 * crossed / SIZE, 100 * held / SIZE
+            )
             assert crossed < SIZE / 10
             assert held < SIZE / 10
             assert client.stdout.readline() == image.blobs[0] + "\n", dark.log_tail()
