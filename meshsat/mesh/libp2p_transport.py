@@ -457,7 +457,7 @@ class Libp2pTransport:
 
     async def _greet(self, link: _Link, protocol: str) -> Stream:
         """Open a stream, show passes. Raises `StreamBroken`; `DialError` where `protocol` is not served."""
-        began = trio.current_time()
+        began, before = trio.current_time(), link.muxer.received
         stream = link.muxer.open_stream()
         member = None
         try:
@@ -473,8 +473,9 @@ class Libp2pTransport:
         finally:
             if member is None:
                 stream.reset()
-                unheard = link.muxer.heard < began < trio.current_time() - self._limits.muxer.keepalive
-                if link.member is None or unheard:
+                # Given up by the caller, it may be dead: without a stream nobody would ping it.
+                waited = trio.current_time() - began > self._limits.muxer.keepalive
+                if link.member is None or (waited and link.muxer.received == before):
                     link.muxer.end("the peer did not answer")
         if greeting.protocol != protocol:
             stream.close()

@@ -211,6 +211,8 @@ class Muxer:
         self._sending = False
         self._room = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
+        self.received = 0
+        """Bytes from the peer, frames and all."""
         self._over: str | None = None
         self._going_away = False
         self._rest = b""
@@ -233,11 +235,6 @@ class Muxer:
     @property
     def open_streams(self) -> int:
         return len(self._streams)
-
-    @property
-    def heard(self) -> float:
-        """When the peer's last byte came, on trio's clock."""
-        return self._heard
 
     async def flushed(self) -> None:
         """Return when all that was sent is out, or the connection over."""
@@ -360,6 +357,7 @@ class Muxer:
                 self.end("the peer closed the connection")
                 return
             self._heard = trio.current_time()
+            self.received += len(data)
             fault = self._take_untrusted(data)
             if fault is not None:
                 self.end(fault)
