@@ -22,11 +22,11 @@ class Priority(IntEnum):
 class Fault(IntEnum):
     """Why something could not be had."""
 
-    NOT_FOUND = 0
-    DENIED = 1
-    UNAVAILABLE = 2
-    WRONG_BYTES = 3
-    STORAGE = 4
+    NOT_FOUND = 1
+    DENIED = 2
+    UNAVAILABLE = 3
+    WRONG_BYTES = 4
+    STORAGE = 5
 
 
 # --- peers ---

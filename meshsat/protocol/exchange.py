@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from meshsat.oci.digest import Digest
 from meshsat.protocol import bitset, effects, events, scheduler, wire
 from meshsat.protocol.asking import Asking
-from meshsat.protocol.events import Fault
+from meshsat.protocol.events import Fault, Priority
 from meshsat.protocol.serving import Serving
 from meshsat.protocol.session import HOLDS_LIMIT, WANTS_LIMIT, Session
 from meshsat.protocol.state import State, Wanted
@@ -69,13 +69,11 @@ class Exchange:
         index = min(event.offset // transfer.cut.chunk_length, transfer.cut.count)
         if transfer.readers.get(event.reader) == index:
             return
+        before = transfer.readers.get(event.reader, 0)
         transfer.readers[event.reader] = index
-        run, near = transfer.run, scheduler.READER_WINDOW // transfer.cut.chunk_length
-        uplink_only = transfer.levels[0] & transfer.missing >> index << index
-        if run is not None and uplink_only:
-            needed = bitset.lowest(uplink_only)
-            if not run.next <= needed <= run.next + near and needed <= index + near:
-                self._uplinks.stop(transfer)
+        if not before <= index <= before + scheduler.READER_WINDOW // transfer.cut.chunk_length:
+            self._tell_want(transfer)
+        self._uplinks.turn(transfer, index)
         self._asking.seek(transfer, now)
 
     def _transfer(self, blob: Digest, size: int, sources: Iterable[Source], now: float) -> Transfer:
@@ -197,11 +195,17 @@ class Exchange:
         wanted = self._state.wanted.setdefault((frame.blob, frame.size), Wanted())
         wanted.sources = _merged(wanted.sources, frame.sources)
         wanted.wanters[session.peer] = frame.priority
+        wanted.first.pop(session.peer, None)
+        if frame.priority == Priority.READER:
+            wanted.first[session.peer] = frame.first
         transfer = self._state.transfers.get(frame.blob)
         if transfer is not None and transfer.size == frame.size:
             transfer.sources = _merged(transfer.sources, frame.sources)
             if transfer.have and old is None:
                 self._tell_progress(transfer, session.peer)
+            if frame.priority == Priority.READER:
+                self._uplinks.turn(transfer, min(frame.first, transfer.cut.count))
+                self._asking.seek(transfer, now)
         self._serve_want(frame.blob, frame.size, wanted, now)
 
     def _serve_wants(self, now: float) -> None:
@@ -231,6 +235,7 @@ class Exchange:
         wanted = None if size is None else self._state.wanted.get((blob, size))
         if size is not None and wanted is not None:
             wanted.wanters.pop(session.peer, None)
+            wanted.first.pop(session.peer, None)
             if not wanted.wanters:
                 del self._state.wanted[blob, size]
 
@@ -408,7 +413,8 @@ class Exchange:
     # --- telling ---
 
     def _want_frame(self, transfer: Transfer) -> wire.Want:
-        return wire.Want(transfer.blob, transfer.size, int(transfer.priority), transfer.sources)
+        first = min(transfer.readers.values(), default=0)
+        return wire.Want(transfer.blob, transfer.size, int(transfer.priority), first, transfer.sources)
 
     def _tell_want(self, transfer: Transfer) -> None:
         for session in self._state.sessions.values():

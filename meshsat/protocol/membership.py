@@ -57,7 +57,7 @@ class Membership:
         if moved and known.failures and not known.refused:
             known.failures = 0
             known.dial_at = min(known.dial_at, now + BACKOFF[0])
-        self.tick(now)
+        self._dial_if_due(peer, known, now)
 
     def _forget_one(self) -> bool:
         idle = [peer for peer in self.known if peer not in self._state.sessions]
@@ -92,14 +92,18 @@ class Membership:
 
     def tick(self, now: float) -> None:
         """Dial whoever is due."""
-        dialling = sum(known.dialling for known in self.known.values())
         for peer, known in self.known.items():
-            if dialling >= DIALS_LIMIT or len(self._state.sessions) + dialling >= self._max_sessions:
-                return
-            if known.dialling or peer in self._state.sessions or now < known.dial_at:
-                continue
-            if now < self._state.bans.get(peer, 0.0) or not (known.control or known.bulk):
-                continue
+            self._dial_if_due(peer, known, now)
+
+    def _dial_if_due(self, peer: PeerId, known: Known, now: float) -> None:
+        if known.dialling or now < known.dial_at or peer in self._state.sessions:
+            return
+        if now < self._state.bans.get(peer, 0.0) or not (known.control or known.bulk):
+            return
+        dialling = self._dialling()
+        if dialling < DIALS_LIMIT and len(self._state.sessions) + dialling < self._max_sessions:
             known.dialling = True
-            dialling += 1
             self._state.emit(effects.Dial(peer, known.control, known.bulk))
+
+    def _dialling(self) -> int:
+        return sum(known.dialling for known in self.known.values())

@@ -23,6 +23,8 @@ class Wanted:
     sources: tuple[Source, ...] = ()
     wanters: dict[PeerId, int] = field(default_factory=dict)
     """Peer -> its priority."""
+    first: dict[PeerId, int] = field(default_factory=dict)
+    """Peer -> the chunk that it needs first, where that is not the blob's first."""
     retry_at: float = 0.0
     """Not before this time do we ask upstream for it again."""
 
@@ -65,6 +67,12 @@ class State:
         """Whether some peer wants the blob for itself, and not only helps others to it."""
         wanted = self.wanted.get((blob, size))
         return wanted is not None and any(level > Priority.FOLLOW for level in wanted.wanters.values())
+
+    def needed_first(self, transfer: Transfer) -> int:
+        """The chunk from which on the uplink should fetch: where somebody reads."""
+        wanted = self.wanted.get((transfer.blob, transfer.size))
+        remote = [] if wanted is None else list(wanted.first.values())
+        return min((*transfer.readers.values(), *remote), default=0)
 
     def entry(self, blob: Digest, first: int, digests: bytes) -> wire.Entries:
         """Our own word for these chunks."""

@@ -9,6 +9,7 @@ from meshsat.chunking.cut import FIXED_1, Cut
 from meshsat.oci.digest import Digest
 from meshsat.protocol import bitset, effects, events, lease, wire
 from meshsat.protocol.events import Fault
+from meshsat.protocol.scheduler import READER_WINDOW
 from meshsat.protocol.state import State
 from meshsat.protocol.transfer import Run, Transfer
 from meshsat.trust.keys import PeerId
@@ -98,7 +99,7 @@ class Uplinks:
         lacking = transfer.missing & ~transfer.inflight
         if not transfer.doubted:
             lacking &= transfer.levels[0]
-        needed_first = min(transfer.readers.values(), default=0)
+        needed_first = self._state.needed_first(transfer)
         run = self._next_run(transfer, lacking >> needed_first << needed_first)
         if run is None:
             run = self._next_run(transfer, lacking)
@@ -121,6 +122,15 @@ class Uplinks:
                 return Run(first, min(stop, cut.segment(segment).stop))
             lacking &= ~bitset.full(cut.segment(segment).stop)
         return None
+
+    def turn(self, transfer: Transfer, needed: int) -> None:
+        """Somebody reads on from this chunk: leave a run that is somewhere else."""
+        run, near = transfer.run, READER_WINDOW // transfer.cut.chunk_length
+        uplink_only = transfer.levels[0] & transfer.missing >> needed << needed
+        if run is not None and uplink_only:
+            first = bitset.lowest(uplink_only)
+            if first <= needed + near and not run.next - 1 <= first <= run.next + near:
+                self.stop(transfer)
 
     def advanced(self, transfer: Transfer, index: int) -> None:
         """The run brought this chunk. Does it go on?"""

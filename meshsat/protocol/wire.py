@@ -104,12 +104,13 @@ class Drops(Frame):
 
 @dataclass(frozen=True, slots=True)
 class Want(Frame):
-    """The sender wants this blob, and will want every have of it."""
+    """The sender wants this blob, and every have of it; the chunks from `first` on before others."""
 
     type: ClassVar[int] = 7
     blob: Digest
     size: int
     priority: int
+    first: int
     sources: tuple[Source, ...]
 
 
@@ -315,7 +316,7 @@ _DECODERS: dict[int, tuple[type[Frame], tuple[Callable[[Any], Any], ...]]] = {
         (Uplink, (_flag,)),
         (Holds, (_listed(_record(_digest, _count)),)),
         (Drops, (_listed(_digest),)),
-        (Want, (_digest, _count, _token, _listed(_source, 16))),
+        (Want, (_digest, _count, _token, _count, _listed(_source, 16))),
         (Unwant, (_digest,)),
         (Have, (_digest, _octets)),
         (Entries, (_digest, _text, _count, _chunk_digests, _signature)),

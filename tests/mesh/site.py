@@ -3,12 +3,14 @@
 Everything that a node does with peers is the shipped code; only wires, disk and upstream are twins.
 """
 
+import hashlib
 import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from pathlib import Path
+from typing import Any
 
 import trio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meshsat.errors import MeshsatError, NotFoundError, UnavailableError
 from meshsat.mesh.anti_entropy import PROTOCOL as GOSSIP
@@ -27,6 +29,8 @@ from meshsat.protocol.gossip import ImageRecord, seal
 from meshsat.protocol.machine import Machine, Settings
 from meshsat.protocol.wire import PROTOCOL as SWAP
 from meshsat.protocol.wire import Source
+from meshsat.trust.keys import NodeKey
+from meshsat.trust.passes import verify_pass_untrusted
 from tests.fleet import Fleet
 from tests.mesh.memory_store import MemoryStore
 
@@ -94,7 +98,7 @@ class Uplink:
         return parse_manifest_untrusted(raw)
 
     @asynccontextmanager
-    async def blob(  # noqa: PLR0913 - the port's shape
+    async def blob(
         self, registry: str, repository: str, digest: Digest, start: int, stop: int, size: int
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         self._upstream.requests.append(f"blob {digest} {start}-{stop}")
@@ -123,7 +127,9 @@ class Node:
         self.host = host
         self.store = MemoryStore()
         self.metrics = Metrics()
-        settings = Settings(identity.key.peer_id, self.name, uplink=rate is not None, unix_offset=UNIX)
+        settings = Settings(
+            identity.key.peer_id, self.name, uplink=rate is not None, unix_offset=UNIX, **site.settings
+        )
         self.machine = Machine(settings, identity.key.sign, rng)
         self.transport = MemoryTransport(
             site.network, site.network.hosts[host], identity, (SWAP, GOSSIP), self.metrics, lambda: UNIX
@@ -133,7 +139,7 @@ class Node:
         gossip = AntiEntropy(
             self.machine, self.transport, lambda: UNIX + trio.current_time(), self._took, rng, 30.0
         )
-        self.mesh = Mesh(self.machine, self.driver, [self.transport], [], gossip, rng)
+        self.mesh = Mesh(self.machine, self.driver, [self.transport], list, gossip)
         self.news: list[ImageRecord] = []
         self.scope = trio.CancelScope()
         self.completed_at: float | None = None
@@ -145,35 +151,46 @@ class Node:
     async def _took(self, news: list[ImageRecord]) -> None:
         self.news += news
 
-    async def fetch(
-        self, blob: Digest, size: int, *, timeout: float = 3600.0, priority: Priority = Priority.PULL
-    ) -> None:
+    async def fetch(self, blob: Digest, size: int, *, patience: float = 3600.0) -> None:
         """Want the blob until it is here. Raises `TooSlowError`."""
-        with trio.fail_after(timeout), self.mesh.demand(blob, size, (SOURCE,), priority) as demand:
+        with trio.fail_after(patience), self.mesh.demand(blob, size, (SOURCE,), Priority.PULL) as demand:
             while self.store.blob_size(blob) is None:
                 await demand.changed()
         self.completed_at = trio.current_time()
 
 
 class Site:
-    def __init__(self, directory: Path, *, latency: float = 0.0005, seed: int = 1) -> None:
+    def __init__(self, *, latency: float = 0.0005, seed: int = 1, **settings: float) -> None:
+        self.settings: dict[str, Any] = dict(settings)
+        """Of the machines, where they differ from what is shipped."""
         self.network = MemoryNetwork(latency)
         self.upstream = Upstream()
-        self.fleet = Fleet()
+        self.fleet = Fleet(now=UNIX)
         self.nodes: list[Node] = []
-        self._directory = directory
         self._seed = seed
         self._nursery: trio.Nursery | None = None
 
     def add(
-        self, name: str, *, lan: float | None = None, uplink: float | None = None, identity: Identity | None = None
+        self,
+        name: str,
+        *,
+        lan: float | None = None,
+        uplink: float | None = None,
+        identity: Identity | None = None,
     ) -> Node:
         """`lan` and `uplink` in bytes per second; without `uplink` the node is dark."""
         self.network.add_host(name, up=lan, down=lan)
-        member = identity or self.fleet.member(name, directory=self._directory / name)
-        node = Node(self, member, name, uplink, self._seed * 1000 + len(self.nodes))
+        number = self._seed * 1000 + len(self.nodes)
+        node = Node(self, identity or self._member(name, number), name, uplink, number)
         self.nodes.append(node)
         return node
+
+    def _member(self, name: str, number: int) -> Identity:
+        """A member whose key follows from the seed, so that a whole run does."""
+        private = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(f"key {number}".encode()).digest())
+        key = NodeKey.from_private(private)
+        member = verify_pass_untrusted(self.fleet.chain(key, name), self.fleet.root.certificate, UNIX)
+        return Identity(key, member, self.fleet.root.certificate)
 
     async def start(self, node: Node) -> None:
         assert self._nursery is not None
