@@ -219,7 +219,8 @@ class Pipe:
         if not self._ended and self._broken is None:
             self._ended = True
             last = self._queue[-1][0] if self._queue else 0.0
-            self._queue.append((max(last, trio.current_time() + self._network.latency), None))
+            latency = 0.0 if self.source is self.sink else self._network.latency
+            self._queue.append((max(last, trio.current_time() + latency), None))
             self.wake()
 
     def break_off(self, reason: str) -> None:
