@@ -8,7 +8,6 @@ import pytest
 from sim.namespaces import Run
 from tests.tools import require_netns
 
-
 logging.getLogger("httpx").setLevel(logging.WARNING)  # the figures that tests log are not lost among requests
 
 
