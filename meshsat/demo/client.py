@@ -24,12 +24,15 @@ ACCEPT = f"{OCI_INDEX}, {OCI_MANIFEST}"
 
 
 async def pull_and_compare(place: Place, node: str, upstream: str, image: Image) -> str:
-    """Pull `image` from the registry at `node` (HOST:PORT). The client's name. Raises `DemoError`."""
+    """Pull `image` from the registry at `node` (HOST:PORT); `upstream` is what to compare with.
+
+    Returns the client's name. Raises `DemoError`.
+    """
     program = shutil.which(PROGRAM)
     target = place.directory / "pulled"
     target.mkdir()
     if program is None:
-        await _pull_own(node, target)
+        await pull_everything(node, target)
     else:
         command = [program, "--insecure-policy", "copy", "--quiet", "--all", "--src-tls-verify=false"]
         source = f"docker://{node}/{REPOSITORY}:{TAG}"
@@ -58,7 +61,7 @@ async def _compare_tag(node: str, upstream: str) -> None:
         raise DemoError("node and upstream give different manifests for the tag")
 
 
-async def _pull_own(node: str, target: Path) -> None:
+async def pull_everything(node: str, target: Path) -> None:
     """Every manifest and blob over HTTP into `target`, laid out as skopeo does it."""
     root_url = f"http://{node}/v2/{REPOSITORY}"
     async with httpx.AsyncClient(timeout=PULL_LIMIT, trust_env=False) as http:
@@ -67,7 +70,8 @@ async def _pull_own(node: str, target: Path) -> None:
         for child in root.manifests:
             manifest = parse_manifest_untrusted(await _get(http, f"{root_url}/manifests/{child.digest}"))
             (target / f"{child.digest.hex}.manifest.json").write_bytes(manifest.raw)
-            for blob in manifest.blobs:
+            missing = [blob for blob in manifest.blobs if not (target / blob.digest.hex).exists()]
+            for blob in missing:
                 (target / blob.digest.hex).write_bytes(await _get(http, f"{root_url}/blobs/{blob.digest}"))
 
 

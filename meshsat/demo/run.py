@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from meshsat.demo.client import pull_and_compare
-from meshsat.demo.image import REPOSITORY, TAG, make_image
+from meshsat.demo.image import REPOSITORY, TAG, Image, make_image
 from meshsat.demo.meter import Meter, relay
 from meshsat.demo.place import Place, open_place
 from meshsat.demo.report import Result, as_table
@@ -53,27 +53,23 @@ async def run_demo(options: Options, screen: Screen, finished: Finished) -> None
 async def _run(
     options: Options, screen: Screen, finished: Finished, place: Place, nursery: trio.Nursery
 ) -> None:
-    image = await trio.to_thread.run_sync(make_image, options.size)
-    upstream = await start_upstream(place, nursery, image)
-    screen.step(
-        f"upstream: {upstream.what} with {REPOSITORY}:{TAG}, {image.size / 1e6:.1f} MB,"
-        f" {len(image.blobs)} blobs, {len(image.manifests)} manifests (linux/amd64, linux/arm64)"
-    )
+    upstream = await start_upstream(place, nursery)
     meter = Meter()
     port: int = await nursery.start(relay, upstream.host, upstream.port, meter)
     wan = f"127.0.0.1:{port}"
     site = Site(place, nursery, wan, options.uplink // 8)
-    await site.start(options.nodes)
+    async with trio.open_nursery() as preparation:
+        preparation.start_soon(site.start, options.nodes, screen.step)
+        image = await _fill(upstream, options.size, screen)
     screen.step(
-        f"site: {options.nodes} nodes, members of one fleet, connected; node-1 has an uplink of"
-        f" {options.uplink / 1e6:g} Mbit/s, the others have none"
+        f"all {options.nodes} nodes are connected; node-1 has an uplink of {options.uplink / 1e6:g} Mbit/s,"
+        " the others have none"
     )
-    crossed_before = meter.down
     seconds = await _watch_pull(site, f"{wan}/{REPOSITORY}:{TAG}", image.size, screen)
-    crossed = meter.down - crossed_before
+    crossed = meter.down
     last = site.nodes[-1]
-    screen.step(f"all whole; a container client pulls from {last.name} ...")
     client = await pull_and_compare(place, last.registry, f"{upstream.host}:{upstream.port}", image)
+    screen.step(f"{client} has pulled the image from {last.name}")
     result = Result(image.size, options.uplink, crossed, seconds, client, last.name)
     screen.show("")
     screen.show(as_table(result))
@@ -81,6 +77,16 @@ async def _run(
     if options.keep:
         _tell_addresses(site, upstream, place, screen)
         await trio.sleep_forever()
+
+
+async def _fill(upstream: Upstream, size: int, screen: Screen) -> Image:
+    image = await trio.to_thread.run_sync(make_image, size, abandon_on_cancel=True)
+    await upstream.fill(image)
+    screen.step(
+        f"upstream: {upstream.what} has {REPOSITORY}:{TAG}, {image.size / 1e6:.1f} MB,"
+        f" {len(image.blobs)} blobs, {len(image.manifests)} manifests (linux/amd64, linux/arm64)"
+    )
+    return image
 
 
 async def _watch_pull(site: Site, reference: str, size: int, screen: Screen) -> dict[str, float]:

@@ -8,6 +8,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 LINE_EVERY = 2.0
 """Seconds between two plain lines of progress."""
@@ -44,10 +45,12 @@ class Screen:
 
     def step(self, text: str) -> None:
         """A line about something that has come to pass."""
-        self._console.print(f"[dim]{time.monotonic() - self._start:5.1f} s[/dim]  {text}", highlight=False)
+        seconds = time.monotonic() - self._start
+        self._console.print(Text.assemble((f"{seconds:5.1f} s  ", "dim"), text), soft_wrap=True)
 
     def show(self, what: RenderableType) -> None:
-        self._console.print(what)
+        """A table, or text as it is."""
+        self._console.print(what, soft_wrap=isinstance(what, str), markup=False)
 
     def progress(self, rows: Sequence[Row]) -> None:
         """How far the nodes are, each time it is called on a terminal, now and then elsewhere."""
@@ -81,7 +84,7 @@ def _table(rows: Sequence[Row]) -> Table:
         done = f"[green]whole after {row.seconds:.1f} s[/green]" if row.seconds is not None else ""
         table.add_row(
             row.name + (" [bold](uplink)[/bold]" if row.uplinked else ""),
-            ProgressBar(total=max(1, row.total), completed=row.have, width=30),
+            ProgressBar(max(1, row.total), row.have, width=30, complete_style="cyan", finished_style="green"),
             done or f"{row.percent} %",
             _megabytes(row.wan_in),
             _megabytes(row.lan_in),

@@ -31,6 +31,8 @@ LOOK_EVERY = 0.1
 
 Told = Callable[["DemoNode", dict[str, Any]], None]
 """Takes the events of a node's pull."""
+Step = Callable[[str], None]
+"""Takes a line about something that has come to pass."""
 
 
 @dataclass(slots=True)
@@ -69,29 +71,31 @@ class Site:
         self._uplink_rate = uplink_rate
         """Bytes per second."""
 
-    async def start(self, count: int) -> None:
-        """`count` nodes, up and connected with each other. Raises `DemoError`."""
+    async def start(self, count: int, step: Step) -> None:
+        """`count` nodes, up and connected with each other; `step` is told how it goes. Raises `DemoError`."""
         first = self._data_dir(1)
         where = ["--data-dir", str(first)]
         await self._place.run("init", [*MESHSAT, "init", FLEET, "--site", SITE, "--name", "node-1", *where])
         self.nodes.append(self._start_node(1))
         await self._until_up(self.nodes[0])
+        step(f"node-1 is up: it made fleet {self.nodes[0].status['fleet']}, and invites the others")
         invite = [*MESHSAT, "invite", "--uses", str(count), "--expires", "1h", *where]
         token = (await self._place.run("invite", invite)).strip()
         async with trio.open_nursery() as nursery:
             for number in range(2, count + 1):
                 node = self._start_node(number)
                 self.nodes.append(node)
-                nursery.start_soon(self._join, node, token)
+                nursery.start_soon(self._join, node, token, step)
         await self._until_met()
 
-    async def _join(self, node: DemoNode, token: str) -> None:
+    async def _join(self, node: DemoNode, token: str, step: Step) -> None:
         """The node's process waits for its pass by now."""
         enroller = self.nodes[0].status["control_addresses"][0]
         settings = str(self._place.directory / f"{node.name}.toml")
         command = [*MESHSAT, "join", "-", "--peer", enroller, "--config", settings]
         await self._place.run(f"join of {node.name}", command, token.encode(), limit=START_LIMIT)
         await self._until_up(node)
+        step(f"{node.name} has joined, and is up")
 
     def _start_node(self, number: int) -> DemoNode:
         name, data_dir = f"node-{number}", self._data_dir(number)
@@ -108,7 +112,7 @@ class Site:
     def _settings(self, name: str, data_dir: Path) -> str:
         """The node's TOML file. JSON strings and arrays of strings are valid TOML."""
         uplinked = not self.nodes
-        peers = [] if uplinked else [as_multiaddr(self.nodes[0].status["control_addresses"][0])]
+        peers = [] if uplinked else [as_multiaddr(self.nodes[0].status)]
         return f"""
 data_dir = {json.dumps(str(data_dir))}
 name = {json.dumps(name)}
@@ -205,7 +209,7 @@ async def _pull(node: DemoNode, reference: str) -> AsyncIterator[dict[str, Any]]
     raise DemoError(f"{node.name} ended the pull without a result", node.child.tail())
 
 
-def as_multiaddr(address: str) -> str:
-    """`HOST:PORT`, HOST an IPv4 address, as the multiaddr that `mesh.peers` holds."""
-    host, _, port = address.rpartition(":")
-    return f"/ip4/{host}/tcp/{port}"
+def as_multiaddr(status: dict[str, Any]) -> str:
+    """A node's control address as `mesh.peers` holds it. It must be an IPv4 one."""
+    host, _, port = status["control_addresses"][0].rpartition(":")
+    return f"/ip4/{host}/tcp/{port}/p2p/{status['peer']}"

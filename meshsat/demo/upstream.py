@@ -7,10 +7,10 @@ on a port that the system chose.
 import json
 import re
 import shutil
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import httpx
 import trio
@@ -34,25 +34,40 @@ READ = 1 << 20
 LISTENING = re.compile(r"listening on (127\.0\.0\.1):([0-9]+)")
 
 
+class Upstream(Protocol):
+    """A registry that runs, empty until it is filled."""
+
+    @property
+    def what(self) -> str:
+        """The program, for the report."""
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+    async def fill(self, image: Image) -> None:
+        """From now on it holds `image`. Raises `DemoError`."""
+
+
+async def start_upstream(place: Place, nursery: trio.Nursery) -> Upstream:
+    """Raises `DemoError`."""
+    program = shutil.which(PROGRAM)
+    return await (_start_own(nursery) if program is None else _start_debian(place, nursery, program))
+
+
 @dataclass(frozen=True, slots=True)
-class Upstream:
-    what: str
-    """The program, for the report."""
+class _DebianRegistry:
     host: str
     port: int
+    what: str = PROGRAM
+
+    async def fill(self, image: Image) -> None:
+        await push(f"http://{self.host}:{self.port}", image)
 
 
-async def start_upstream(place: Place, nursery: trio.Nursery, image: Image) -> Upstream:
-    """An upstream that holds `image`. Raises `DemoError`."""
-    program = shutil.which(PROGRAM)
-    if program is None:
-        return await _start_own(nursery, image)
-    upstream = await _start_debian(place, nursery, program)
-    await push(f"http://{upstream.host}:{upstream.port}", image)
-    return upstream
-
-
-async def _start_debian(place: Place, nursery: trio.Nursery, program: str) -> Upstream:
+async def _start_debian(place: Place, nursery: trio.Nursery, program: str) -> _DebianRegistry:
     settings = place.directory / "upstream.yml"
     settings.write_text(
         json.dumps(  # which is YAML
@@ -69,8 +84,7 @@ async def _start_debian(place: Place, nursery: trio.Nursery, program: str) -> Up
     )
     child = place.start("upstream", [program, "serve", str(settings)])
     nursery.start_soon(child.must_run)
-    host, port = await _address(child)
-    return Upstream("docker-registry", host, port)
+    return _DebianRegistry(*await _address(child))
 
 
 async def _address(child: Child) -> tuple[str, int]:
@@ -105,34 +119,44 @@ def _created(answer: httpx.Response) -> httpx.Response:
     return answer
 
 
-async def _start_own(nursery: trio.Nursery, image: Image) -> Upstream:
-    app = create_registry(ImageContent(image), Metrics(), RegistrySection())
+async def _start_own(nursery: trio.Nursery) -> "OwnRegistry":
+    registry = OwnRegistry()
+    app = create_registry(registry, Metrics(), RegistrySection())
     addresses: list[str] = await nursery.start(serve_app, app, [TcpBind("127.0.0.1", 0)])
-    host, _, port = addresses[0].rpartition(":")
-    return Upstream("the demo's own registry (no docker-registry here)", host, int(port))
+    registry.host, _, port = addresses[0].rpartition(":")
+    registry.port = int(port)
+    return registry
 
 
-class ImageContent:
+class OwnRegistry:
     """`meshsat.registry.content.Content`: one image, from memory."""
 
-    def __init__(self, image: Image) -> None:
-        self._image = image
+    what = "the demo's own registry (no docker-registry here)"
+
+    def __init__(self) -> None:
+        self.host = ""
+        self.port = 0
+        self._manifests: Mapping[Digest, tuple[str, bytes]] = {}
+        self._blobs: Mapping[Digest, bytes] = {}
+        self._tags: dict[str, Digest] = {}
+
+    async def fill(self, image: Image) -> None:
+        self._manifests, self._blobs = image.manifests, image.blobs
+        self._tags = {TAG: image.index}
 
     async def manifest(self, name: Name, reference: str | Digest) -> Served | None:
-        digest = self._image.index if reference == TAG else reference
-        if name.repository != REPOSITORY or not isinstance(digest, Digest):
+        digest = self._tags.get(reference) if isinstance(reference, str) else reference
+        if name.repository != REPOSITORY or digest is None or digest not in self._manifests:
             return None
-        if digest not in self._image.manifests:
-            return None
-        media_type, raw = self._image.manifests[digest]
+        media_type, raw = self._manifests[digest]
         return Served(raw, media_type, digest)
 
     async def open_blob(self, name: Name, digest: Digest) -> BlobReader | None:
-        data = self._image.blobs.get(digest)
+        data = self._blobs.get(digest)
         return _BytesReader(data) if data is not None and name.repository == REPOSITORY else None
 
     async def tags(self, name: Name) -> list[str] | None:
-        return [TAG] if name.repository == REPOSITORY else None
+        return list(self._tags) if name.repository == REPOSITORY else None
 
 
 class _BytesReader:

@@ -18,12 +18,15 @@ def restored() -> Iterator[None]:
     root = logging.getLogger()
     before = root.handlers[:], root.level
     noisy = {name: logging.getLogger(name) for name in logs.NOISY}
-    kept = {name: (logger.handlers[:], logger.propagate) for name, logger in noisy.items()}
+    kept = {name: (logger.handlers[:], logger.propagate, logger.level) for name, logger in noisy.items()}
+    for logger in noisy.values():
+        logger.setLevel(logging.NOTSET)  # whoever imported py-libp2p before has set it
     yield
     root.handlers[:], level = before
     root.setLevel(level)
-    for name, (handlers, propagate) in kept.items():
+    for name, (handlers, propagate, noisy_level) in kept.items():
         noisy[name].handlers[:], noisy[name].propagate = handlers, propagate
+        noisy[name].setLevel(noisy_level)
     logging.captureWarnings(capture=False)
     structlog.reset_defaults()
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import trio
 
-from meshsat.demo import sweep, tether
 from meshsat.demo.place import DemoError, open_place
 
 PYTHON = (sys.executable, "-I", "-S")
@@ -109,22 +108,6 @@ def test_when_the_demo_is_killed_its_processes_die_and_its_directory_goes(tmp_pa
         demo.kill()
     until(lambda: gone(int(pid)))
     until(lambda: not Path(directory).exists())
-
-
-def test_the_sweeper_removes_nothing_that_the_demo_did_not_make(tmp_path: Path) -> None:
-    precious = tmp_path / "precious"
-    precious.mkdir()
-    ended = subprocess.run(
-        [*PYTHON, sweep.__file__, str(precious)], stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    assert ended.returncode == 1
-    assert precious.is_dir()
-
-
-def test_a_tethered_command_does_not_start_for_another_parent() -> None:
-    command = [*PYTHON, tether.__file__, str(os.getppid()), "/bin/echo", "started"]
-    ended = subprocess.run(command, capture_output=True, check=False)
-    assert (ended.returncode, ended.stdout) == (1, b"")
 
 
 def test_a_long_temporary_directory_leaves_room_for_unix_sockets(
