@@ -143,9 +143,10 @@ class MdnsDiscovery:
                 log.info("mdns starts again", before=addresses, after=reachable_addresses(self._listen))
                 continue
             except Exception as fault:  # noqa: BLE001 - the wall around zeroconf
-                if str(fault) != told:
-                    log.warning("no discovery by mDNS for now", reason=str(fault), addresses=addresses)
-                told = str(fault)
+                reason = f"{type(fault).__name__}: {fault}"
+                if reason != told:
+                    log.warning("no discovery by mDNS for now", reason=reason, addresses=addresses)
+                told = reason
             finally:
                 await session.aclose()
             await trio.sleep(pause)
@@ -220,6 +221,7 @@ class _Session:
         self._token = trio.lowlevel.current_trio_token()
         self._lock = threading.Lock()
         self._zeroconf: Zeroconf | None = None
+        self._opening = True
         self._closed = False
         self._news_pending = False
 
@@ -261,27 +263,35 @@ class _Session:
         return seen
 
     def _open(self) -> None:
+        try:
+            self._announce()
+        finally:
+            # Closed while it was opening: zeroconf bears no other thread then, so the closing is left to
+            # this one.
+            with self._lock:
+                self._opening = False
+                closed = self._closed
+            if closed and self._zeroconf is not None:
+                self._zeroconf.close()
+
+    def _announce(self) -> None:
         logging.getLogger("zeroconf").setLevel(logging.CRITICAL + 1)  # what it raises is told by us
         zeroconf = Zeroconf(interfaces=list(self.addresses), ip_version=IPVersion.V4Only)
-        with self._lock:
-            self._zeroconf = zeroconf
-            closed = self._closed
-        if not closed:
+        self._zeroconf = zeroconf
+        if not self._closed:
             ServiceBrowser(zeroconf, SERVICE, handlers=[self._changed])
             if self._announcement is not None:
                 # Somebody with our name, a clone or a liar, gets no say: we take another, and the peer id
                 # counts.
                 service = _service(self._announcement, self.addresses)
                 zeroconf.register_service(service, allow_name_change=True)
-        if self._closed:
-            zeroconf.close()
 
     def _close(self) -> None:
         with self._lock:
             self._closed = True
-            zeroconf = self._zeroconf
-        if zeroconf is not None:
-            zeroconf.close()
+            opening = self._opening
+        if not opening and self._zeroconf is not None:
+            self._zeroconf.close()
 
     def _changed(
         self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
