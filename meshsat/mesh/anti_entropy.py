@@ -144,7 +144,9 @@ class AntiEntropy:
     async def _with(self, peer: PeerId, talk: Callable[[Stream], Awaitable[None]]) -> None:
         session = self._machine.sessions.get(peer)
         known = self._machine.membership.known.get(peer)
-        addresses = session.control if session is not None and session.control else known.control if known else ()
+        addresses = (
+            session.control if session is not None and session.control else known.control if known else ()
+        )
         if not addresses:
             return
         try:

@@ -85,6 +85,7 @@ class Driver:
         self._partials: dict[Digest, OpenBlob] = {}
         self._opening: dict[Digest, trio.Lock] = {}
         self._runs: dict[Digest, trio.CancelScope] = {}
+        self._forgetting: dict[Digest, trio.Event] = {}
         self._nursery: trio.Nursery | None = None
         self._feeding = False
         self._backlog: list[Event] = []
@@ -97,9 +98,12 @@ class Driver:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 task_status.started()
-                while True:
-                    await trio.sleep_until(self.machine.deadline(trio.current_time()))
-                    self.feed(events.TimerExpired())
+                try:
+                    while True:
+                        await trio.sleep_until(self.machine.deadline(trio.current_time()))
+                        self.feed(events.TimerExpired())
+                finally:
+                    self._nursery = None  # sessions of the planes may end later than we do
         finally:
             with trio.CancelScope(shield=True):
                 for partial in self._partials.values():
@@ -269,6 +273,8 @@ class Driver:
             self.feed(events.PayloadProgressed(link.peer))
             return
         try:
+            if frame.blob in self._forgetting:
+                await self._forgetting[frame.blob].wait()
             await partial.write(frame.index, payload, digest)
         except DigestMismatchError:
             self._metrics.chunks_in.labels("wrong").inc()
@@ -316,19 +322,21 @@ class Driver:
 
     async def _open(self, blob: Digest, size: int) -> None:
         async with self._opening.setdefault(blob, trio.Lock()):
-            if blob not in self.machine.transfers or blob in self._partials:
+            if blob not in self.machine.transfers:
                 return
             held = self._store.blob_size(blob)
             if held is not None:
                 self._published(blob, held)
                 return
-            try:
-                partial = await self._store.partial(blob, size)
-            except MeshsatError as failed:
-                log.warning("cannot open a transfer", blob=str(blob), problem=str(failed))
-                self.feed(events.StorageFailed(blob, str(failed)))
-                return
-            self._partials[blob] = partial
+            partial = self._partials.get(blob)  # left open where it is wanted again at once
+            if partial is None:
+                try:
+                    partial = await self._store.partial(blob, size)
+                except MeshsatError as failed:
+                    log.warning("cannot open a transfer", blob=str(blob), problem=str(failed))
+                    self.feed(events.StorageFailed(blob, str(failed)))
+                    return
+                self._partials[blob] = partial
             self.feed(events.TransferOpened(blob, tuple(sorted(partial.chunks.items()))))
             self._moved(blob)
 
@@ -373,10 +381,14 @@ class Driver:
     async def _forget(self, effect: effects.ForgetChunks) -> None:
         partial = self._partials.get(effect.blob)
         if partial is not None:
+            done = self._forgetting.setdefault(effect.blob, trio.Event())
             try:
                 await partial.forget(effect.indexes)
             except StorageError as failed:
                 self._storage_failed(effect.blob, partial, failed)
+            finally:
+                done.set()
+                self._forgetting.pop(effect.blob, None)
 
     async def _load_recipe(self, blob: Digest) -> None:
         try:

@@ -29,6 +29,8 @@ class Claims:
         self._barred: set[PeerId] = set()
         self._trial: list[PeerId] = []
         """Authors of a recipe that proved wrong, to be heard one by one; only the first is believed now."""
+        self._disputed: dict[int, set[PeerId]] = {}
+        """Authors whose word for a chunk a holder of it did not share."""
         self._proof: dict[int, bytes] = {}
         self.known = 0
         """Bits of the chunks whose digest somebody who is not barred has told."""
@@ -44,10 +46,27 @@ class Claims:
         """The digest believed, and on whose word; None as author: it is proven."""
         if index in self._proof:
             return self._proof[index], None
+        disputed = self._disputed.get(index, ())
+        word: tuple[bytes, PeerId | None] | None = None
         for author, said in self._said.items():
             if index in said and self._believed(author):
-                return said[index], author
-        return None
+                if author not in disputed:
+                    return said[index], author
+                word = word or (said[index], author)
+        return word
+
+    def dispute(self, index: int) -> bool:
+        """A holder of this chunk has another one under its index. True if there is another word to go by."""
+        word = self.word(index)
+        if word is None or word[1] is None:
+            return False
+        digest, _ = word
+        disputed = self._disputed.setdefault(index, set())
+        disputed.update(author for author, said in self._said.items() if said.get(index) == digest)
+        other = self.digest(index)
+        if other == digest:
+            disputed.clear()
+        return other != digest
 
     def _believed(self, author: PeerId) -> bool:
         if self._trial:
@@ -109,6 +128,7 @@ class Claims:
     def forget_authors(self) -> None:
         """Give everybody another hearing: nobody is left who can be believed."""
         self._said.clear()
+        self._disputed.clear()
         self._batches.clear()
         self._barred.clear()
         self._trial.clear()

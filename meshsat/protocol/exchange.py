@@ -15,11 +15,13 @@ from meshsat.protocol.serving import Serving
 from meshsat.protocol.session import HOLDS_LIMIT, WANTS_LIMIT, Session
 from meshsat.protocol.state import State, Wanted
 from meshsat.protocol.transfer import Transfer
-from meshsat.protocol.uplinks import PERMANENT, Uplinks
+from meshsat.protocol.uplinks import PERMANENT, Uplinks, mismatch_backoff
 from meshsat.protocol.wire import Source
 from meshsat.trust.keys import PeerId, verify
 
 SOURCES_LIMIT = 16
+WRONG_RECIPE = "whoever holds it under this digest holds other bytes, and no uplink can bring the right ones"
+WRONG_UPSTREAM = "the upstream delivers other bytes under this digest; ask its operator"
 FORGIVE = 60.0
 """Seconds between two rounds in which what peers rejected may be asked of them again."""
 
@@ -90,6 +92,8 @@ class Exchange:
         transfer = self._state.transfers.get(event.blob)
         if transfer is None:
             self._state.emit(effects.CloseTransfer(event.blob))
+            return
+        if transfer.opened:
             return
         transfer.opened = True
         for index, digest in event.held:
@@ -274,13 +278,15 @@ class Exchange:
     def reject(self, session: Session, frame: wire.Reject, now: float) -> None:
         if session.unask(frame.blob, frame.index) is None:
             return
-        bit = 1 << frame.index
-        session.refused[frame.blob] = session.refused.get(frame.blob, 0) | bit
         transfer = self._state.transfers.get(frame.blob)
-        if transfer is not None:
-            transfer.unask(frame.index)
+        if transfer is None:
+            return
+        transfer.unask(frame.index)
+        if not transfer.claims.dispute(frame.index):
+            bit = 1 << frame.index
+            session.refused[frame.blob] = session.refused.get(frame.blob, 0) | bit
             transfer.lost_by(session.peer, bit)
-            self._asking.seek(transfer, now)
+        self._asking.seek(transfer, now)
 
     def chunk_stored(self, event: events.ChunkStored, now: float) -> None:
         transfer = self._state.transfers.get(event.blob)
@@ -370,6 +376,8 @@ class Exchange:
         if transfer is None:
             return
         transfer.publishing = False
+        for session in self._state.sessions.values():
+            session.refused.pop(event.blob, None)
         authors = [
             author for author in dict.fromkeys(transfer.stands_on.values()) if author != self._state.me
         ]
@@ -378,16 +386,16 @@ class Exchange:
             transfer.claims.accuse(authors)
             for author in authors:
                 self._state.emit(effects.ForgetChunks(event.blob, transfer.forget(author)))
-            if not transfer.claims.hopeless():
-                self._asking.seek(transfer, now)
-                return
+            if transfer.claims.hopeless() and not self._uplinks.candidates():
+                self._uplinks.tell_failed(transfer, Fault.WRONG_BYTES, f"{event.blob}: {WRONG_RECIPE}")
+            self._asking.seek(transfer, now)
+            return
         self._state.emit(effects.ForgetChunks(event.blob, tuple(bitset.members(transfer.have))))
         transfer.have = 0
-        transfer.stands_on.clear()
         transfer.claims.forget_authors()
-        self._uplinks.postpone(transfer, now, None)
-        text = f"{event.blob}: the bytes delivered under this digest do not have it; check the upstream"
-        self._uplinks.tell_failed(transfer, Fault.WRONG_BYTES, text)
+        transfer.mismatches += 1
+        transfer.retry_at = now + mismatch_backoff(transfer.mismatches)
+        self._uplinks.tell_failed(transfer, Fault.WRONG_BYTES, f"{event.blob}: {WRONG_UPSTREAM}")
 
     def storage_failed(self, event: events.StorageFailed, now: float) -> None:
         transfer = self._state.transfers.get(event.blob)
@@ -446,5 +454,8 @@ class Exchange:
                 session.refused.clear()
                 for transfer in self._state.transfers.values():
                     self._asking.count_holder(transfer, session, now)
+            for transfer in self._state.transfers.values():
+                if transfer.claims.hopeless():
+                    transfer.claims.forget_authors()
         self._serve_wants(now)
         self._asking.seek_all(now)

@@ -18,6 +18,8 @@ YIELD = 2.0
 """Seconds that the node with the larger peer id waits before it dials."""
 BACKOFF = (0.5, 60.0)
 REFUSED_BACKOFF = 600.0
+LASTING = 10.0
+"""Seconds after which a session counts as one."""
 DIALS_LIMIT = 16
 """Dials under way at once."""
 
@@ -29,6 +31,8 @@ class Known:
     sighted_at: float = 0.0
     dial_at: float = 0.0
     failures: int = 0
+    """Dials that failed, or sessions that did not last, in a row."""
+    opened_at: float = 0.0
     dialling: bool = False
     refused: bool = field(default=False)
 
@@ -70,13 +74,17 @@ class Membership:
         known = self.known.setdefault(peer, Known(sighted_at=now))
         known.dialling = False
         known.refused = False
-        known.failures = 0
+        known.opened_at = now
 
     def closed(self, peer: PeerId, now: float) -> None:
         known = self.known.get(peer)
-        if known is not None:
-            wait = 0.0 if self._state.me < peer else YIELD
-            known.dial_at = now + wait + self._rng.uniform(*(BACKOFF[0] / 2, BACKOFF[0]))
+        if known is None:
+            return
+        if now - known.opened_at >= LASTING:
+            known.failures = 0
+        wait = min(BACKOFF[0] * 2.0 ** min(known.failures, 16), BACKOFF[1])
+        known.failures += 1
+        known.dial_at = now + wait * self._rng.uniform(0.5, 1.0) + (0.0 if self._state.me < peer else YIELD)
 
     def dial_failed(self, peer: PeerId, now: float, *, refused: bool) -> None:
         known = self.known.get(peer)

@@ -52,6 +52,8 @@ class Transfer:
         self.retry_at = 0.0
         """Not before this time do we try our uplink for it again."""
         self.failures = 0
+        self.mismatches = 0
+        """How often all that our own uplink brought proved wrong."""
         self.doubted = False
         """A recipe for it proved wrong: what peers say they hold keeps no uplink from fetching it."""
         self.entries_asked = 0

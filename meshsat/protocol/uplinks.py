@@ -31,6 +31,11 @@ def backoff(failures: int, retry_after: float | None) -> float:
     return max(wait, min(retry_after or 0.0, RETRY_AFTER_LIMIT))
 
 
+def mismatch_backoff(mismatches: int) -> float:
+    """Seconds before a blob that the upstream served wrongly is fetched again: it costs the WAN each time."""
+    return min(15.0 * 2.0 ** min(mismatches - 1, 16), RETRY_AFTER_LIMIT)
+
+
 class Uplinks:
     def __init__(self, state: State, *, enabled: bool) -> None:
         self._state = state

@@ -8,6 +8,7 @@ Keys are made from the operating system's randomness. Where they are kept is `me
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NewType, Self
 
 from cryptography.exceptions import InvalidSignature
@@ -78,6 +79,7 @@ def peer_id_of(public: Ed25519PublicKey) -> PeerId:
     return PeerId(_base58(_PREFIX + public.public_bytes_raw()))
 
 
+@lru_cache(maxsize=4096)
 def public_key_of(peer: PeerId) -> Ed25519PublicKey:
     """The key in a peer id. Raises `InvalidInputError` where `peer` is none."""
     number = 0

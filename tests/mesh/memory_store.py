@@ -76,4 +76,6 @@ class MemoryStore:
         return MemoryPartial(self, digest, size)
 
     async def recipe(self, digest: Digest) -> Recipe:
+        if digest not in self.data:
+            raise NotFoundError(str(digest))
         return Recipe.of(self.data[digest])
