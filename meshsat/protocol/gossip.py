@@ -13,6 +13,7 @@ import cbor2
 from meshsat.errors import InvalidInputError
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import parse_repository_untrusted, parse_tag_untrusted
+from meshsat.protocol.cbor import decode_cbor_untrusted
 from meshsat.trust import envelope
 from meshsat.trust.keys import NodeKey, PeerId
 
@@ -77,10 +78,7 @@ def open_record_untrusted(sealed: bytes, now: float) -> ImageRecord:
     if len(sealed) > RECORD_LIMIT:
         raise InvalidInputError("an image record is too large")
     opened = envelope.open_untrusted(sealed, CONTEXT)
-    try:
-        items = cbor2.loads(opened.payload)
-    except (cbor2.CBORError, ValueError, OverflowError, RecursionError, MemoryError, TypeError):
-        raise InvalidInputError("an image record is not CBOR") from None
+    items = decode_cbor_untrusted(opened.payload)
     if type(items) is not list or [type(item) for item in items] != [str, str, str, str, str, int, float]:
         raise InvalidInputError("an image record does not have its seven fields")
     registry, repository, reference, media_type, digest, size, resolved_at = items

@@ -15,6 +15,7 @@ import cbor2
 
 from meshsat.errors import InvalidInputError
 from meshsat.oci.digest import Digest
+from meshsat.protocol.cbor import decode_cbor_untrusted
 
 PROTOCOL = "/meshsat/swap/1"
 PREFIX = struct.Struct("!II")
@@ -26,6 +27,7 @@ BLOB_LIMIT = 1 << 40
 """Bytes of the largest blob that is spoken of."""
 LIST_LIMIT = 4096
 """Items in a list of a frame."""
+SECONDS_LIMIT = 1e12
 TEXT_LIMIT = 512
 """Characters of a name or a message."""
 CHUNK_DIGEST = 32
@@ -249,7 +251,7 @@ def _flag(value: Any) -> bool:
 
 
 def _seconds(value: Any) -> float:
-    if type(value) not in (int, float) or not 0 <= value < float("inf"):
+    if type(value) not in (int, float) or not 0 <= value <= SECONDS_LIMIT:
         raise FrameError("a time in seconds is missing or out of range")
     return float(value)
 
@@ -348,6 +350,8 @@ def encode(frame: Frame, payload_length: int = 0) -> bytes:
 
 def decode_lengths_untrusted(prefix: bytes) -> tuple[int, int]:
     """Header and payload length of the frame that `prefix` (8 bytes) begins. Raises `FrameError`."""
+    if len(prefix) != PREFIX.size:
+        raise FrameError(f"a frame begins with {PREFIX.size} bytes of lengths")
     header, payload = PREFIX.unpack(prefix)
     if not 0 < header <= HEADER_LIMIT or payload > PAYLOAD_LIMIT:
         raise FrameError(f"a frame of {header} + {payload} bytes is over the limit")
@@ -357,9 +361,9 @@ def decode_lengths_untrusted(prefix: bytes) -> tuple[int, int]:
 def decode_header_untrusted(header: bytes) -> Frame:
     """The frame in these CBOR bytes. Raises `FrameError`, and nothing else, whatever they are."""
     try:
-        items = cbor2.loads(header)
-    except (cbor2.CBORError, ValueError, OverflowError, RecursionError, MemoryError, TypeError) as malformed:
-        raise FrameError(f"a header is not CBOR: {type(malformed).__name__}") from None
+        items = decode_cbor_untrusted(header)
+    except InvalidInputError as malformed:
+        raise FrameError(f"a header is {malformed}") from None
     if type(items) is not list or not items or type(items[0]) is not int or items[0] not in _DECODERS:
         raise FrameError("a frame of unknown type")
     kind, decoders = _DECODERS[items[0]]
