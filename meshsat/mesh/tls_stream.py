@@ -84,12 +84,18 @@ def close(connection: socket.socket) -> None:
     connection.close()
 
 
+def openssl_reason(fault: Exception) -> str:
+    """OpenSSL's name of it, or "" where it is not OpenSSL's."""
+    return str(getattr(fault, "reason", None) or "")
+
+
 def explain(fault: Exception) -> str:
     """A few words for a log or an error, without OpenSSL's file names and line numbers."""
-    if isinstance(fault, ssl.SSLCertVerificationError):
-        return fault.verify_message
-    if isinstance(fault, ssl.SSLError) and fault.reason:
-        return fault.reason.lower().replace("_", " ")
+    verdict = getattr(fault, "verify_message", None)  # not every SSLError has what OpenSSL's have
+    if verdict:
+        return str(verdict)
+    if openssl_reason(fault):
+        return openssl_reason(fault).lower().replace("_", " ")
     if isinstance(fault, OSError) and fault.strerror:
         return fault.strerror.lower()
     return str(fault) or type(fault).__name__
@@ -131,12 +137,11 @@ class TlsStream:
 
     async def receive_some(self, max_bytes: int = 65536) -> bytes:
         await trio.lowlevel.checkpoint()
-        length = min(max_bytes, RECORD)  # OpenSSL gives one record at a time
         with self._receiver():
             while True:
                 self._check()
                 try:
-                    data = self._tls.recv(length)
+                    data = self._records(max_bytes)
                 except ssl.SSLWantReadError:
                     await self._until_readable(1)
                 except _FAULTS as fault:
@@ -144,6 +149,18 @@ class TlsStream:
                 else:
                     self._metrics.lan_in.inc(len(data))
                     return data
+
+    def _records(self, max_bytes: int) -> bytes:
+        """What is there, as OpenSSL gives it: a record at a time. After a full one there are often more."""
+        data = self._tls.recv(min(max_bytes, RECORD))
+        if len(data) < RECORD:
+            return data
+        pieces, total = [data], len(data)
+        with suppress(*_FAULTS):  # nothing more for now; or the end, which the next call sees too
+            while total < max_bytes and len(pieces[-1]) == RECORD:
+                pieces.append(self._tls.recv(min(max_bytes - total, RECORD)))
+                total += len(pieces[-1])
+        return b"".join(pieces)
 
     async def receive_into(self, buffer: memoryview) -> int:
         await trio.lowlevel.checkpoint()

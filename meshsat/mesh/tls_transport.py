@@ -28,7 +28,7 @@ from meshsat.mesh.identity import NODE_KEY, PASS, Identity
 from meshsat.mesh.inbound import OpenStreams, run_handler
 from meshsat.mesh.interfaces import join_address, reachable_addresses, split_address_untrusted
 from meshsat.mesh.refusals import Refusals
-from meshsat.mesh.tls_stream import TlsStream, close, configure, explain, handshake
+from meshsat.mesh.tls_stream import TlsStream, close, configure, explain, handshake, openssl_reason
 from meshsat.mesh.transport import DialError, Handler, ServeStatus, Stream
 from meshsat.metrics import Metrics
 from meshsat.trust.keys import PeerId
@@ -297,8 +297,9 @@ def _reason(fault: ssl.SSLError) -> str:
     """A stranger in one of a few words, so that its attempts count as one."""
     if isinstance(fault, ssl.SSLCertVerificationError):
         return "no valid pass"
-    if fault.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+    reason = openssl_reason(fault)
+    if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
         return "no pass"
-    if fault.reason and "ALERT" in fault.reason:
+    if "ALERT" in reason:
         return "does not accept our pass"
     return "no TLS 1.3 handshake"
