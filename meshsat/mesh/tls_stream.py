@@ -3,8 +3,7 @@
 Not `trio.SSLStream`: that carries every byte through two memory buffers in Python and wakes for every few
 packets, at 1.4 CPU seconds a GiB received at full speed and 5 at 200 Mbit/s. Here OpenSSL decrypts from the
 socket straight into the caller's buffer, and where the length still due is known, SO_RCVLOWAT lets the
-process sleep until a large part of it is there: 0.8 and 1.9 (docs/decisions, "TLS on a non-blocking socket";
-`sim/bench_transport.py` measures it).
+process sleep until a large part of it is there: 1.0 and 2.1 (docs/decisions/0004; `sim/bench_transport.py`).
 
 TLS 1.3 without renegotiation, tickets or key updates: reading never needs to write once the handshake is
 over, nor writing to read, so each direction waits for its own half of the socket only. A peer that forces it
