@@ -18,7 +18,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Seq
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    console().print(table)
+    _print(table)
 
 
 def show_pairs(pairs: Iterable[tuple[str, str]]) -> None:
@@ -28,8 +28,15 @@ def show_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     table.add_column(overflow="fold")
     for name, value in pairs:
         table.add_row(name, Text(value))
-    console().print(table)
+    _print(table)
 
 
-def console() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+def _print(table: Table) -> None:
+    if sys.stdout.isatty():
+        Console(highlight=False).print(table)
+        return
+    console = Console(highlight=False, width=PIPE_WIDTH)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        print(line.rstrip())

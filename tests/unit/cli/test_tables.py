@@ -7,6 +7,7 @@ def test_in_a_pipe_nothing_is_cut_or_wrapped(capsys: pytest.CaptureFixture[str])
     long = "sha256:" + "ab" * 200
     show_table(("DIGEST", "SIZE"), [(long, "1 B"), ("x", "20 MB")], right=("SIZE",))
     lines = capsys.readouterr().out.splitlines()
+    assert lines == [line.rstrip() for line in lines]
     assert [line.split() for line in lines] == [["DIGEST", "SIZE"], [long, "1", "B"], ["x", "20", "MB"]]
 
 
