@@ -28,7 +28,8 @@ logging.getLogger("httpcore").setLevel(logging.WARNING)
 
 COALESCE = 0.005
 """Seconds by which a body's next read is put off after a short one. A line slower than the machine would else
-wake the process for every packet; TCP's window covers the pause many times over."""
+wake the process for every packet (measured at 50 and 200 Mbit/s: 2 to 4 times the CPU); TCP's window covers
+the pause many times over. Twice as long, or after longer reads, and fast lines begin to suffer."""
 SHORT_READ = READ_SIZE // 2
 KEEPALIVE = 30.0
 """Seconds for which an idle connection is kept."""
