@@ -329,6 +329,9 @@ class Driver:
                 self._published(blob, held)
                 return
             partial = self._partials.get(blob)  # left open where it is wanted again at once
+            if partial is not None and partial.size != size:
+                await self._partials.pop(blob).aclose()
+                partial = None
             if partial is None:
                 try:
                     partial = await self._store.partial(blob, size)

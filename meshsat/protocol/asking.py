@@ -31,8 +31,7 @@ class Asking:
             self._uplinks.stop(transfer)
             self._state.emit(effects.Publish(transfer.blob))
             return
-        for peer in list(transfer.holders):
-            self.ask_entries(transfer, self._state.sessions[peer], now)
+        self._ask_some_entries(transfer, now)
         self.fill_all(transfer, now)
         self._uplinks.start(transfer, now)
 
@@ -59,15 +58,23 @@ class Asking:
                 break
             if digest is not None and not coming:
                 session.ask(transfer.blob, index, transfer.length(index), now)
-                transfer.ask(session.peer, index)
+                transfer.ask(session.peer, index, digest)
                 asked.append((index, digest))
         if asked:
             self._state.send(session.peer, wire.Request(transfer.blob, tuple(asked)))
 
+    def _ask_some_entries(self, transfer: Transfer, now: float) -> None:
+        if transfer.claims.known & transfer.missing == transfer.missing:
+            return
+        peers = list(transfer.holders)
+        self._state.rng.shuffle(peers)
+        for peer in peers:
+            self.ask_entries(transfer, self._state.sessions[peer], now)
+
     def ask_entries(self, transfer: Transfer, session: Session, now: float) -> None:
         """Ask for the digests that stand between us and what this peer holds, of one holder at a time."""
         unknown = transfer.holders.get(session.peer, 0) & transfer.missing & ~transfer.claims.known
-        if not unknown:
+        if not unknown or transfer.claims.is_barred(session.peer):
             return
         if transfer.entries_lacking_since is None:
             transfer.entries_lacking_since = now
@@ -77,6 +84,7 @@ class Asking:
         if unknown:
             transfer.entries_asked |= unknown
             transfer.entries_asked_at = now
+            transfer.entries_asked_of[session.peer] = None
             bits = bitset.to_bytes(unknown, transfer.cut.count)
             self._state.send(session.peer, wire.AskEntries(transfer.blob, transfer.size, bits))
 
@@ -99,7 +107,7 @@ class Asking:
             transfer.held_by(session.peer, bits)
 
     def check_entries(self, transfer: Transfer, now: float) -> None:
-        """Chunks whose digest no holder tells are as good as not held."""
+        """Chunks whose digest a holder does not tell are as good as not held by it."""
         since = transfer.entries_lacking_since
         if since is None:
             return
@@ -108,12 +116,15 @@ class Asking:
         }
         if not any(untold.values()):
             transfer.entries_lacking_since = None
+            transfer.entries_asked_of.clear()
         elif now - since > ENTRIES_DEADLINE:
             transfer.entries_lacking_since = None
-            for peer, bits in untold.items():
-                refused = self._state.sessions[peer].refused
-                refused[transfer.blob] = refused.get(transfer.blob, 0) | bits
-                transfer.lost_by(peer, bits)
+            for peer in transfer.entries_asked_of:
+                if untold.get(peer) and peer in self._state.sessions:
+                    refused = self._state.sessions[peer].refused
+                    refused[transfer.blob] = refused.get(transfer.blob, 0) | untold[peer]
+                    transfer.lost_by(peer, untold[peer])
+            transfer.entries_asked_of.clear()
 
     def stalled(self, session: Session, now: float) -> None:
         """It was asked and brings nothing: ask others, and leave it alone for a while."""

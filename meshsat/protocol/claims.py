@@ -68,13 +68,23 @@ class Claims:
             disputed.clear()
         return other != digest
 
+    def author(self, index: int, digest: bytes) -> PeerId | None:
+        """On whose word this is the chunk's digest; None: it is proven, or nobody said so."""
+        if index in self._proof:
+            return None
+        spoke = [author for author, said in self._said.items() if said.get(index) == digest]
+        return next(filter(self._believed, spoke), spoke[0] if spoke else None)
+
     def _believed(self, author: PeerId) -> bool:
         if self._trial:
             return author == self._trial[0]
         return author not in self._barred
 
-    def learn(self, entries: Entries) -> int:
-        """Take an author's entries in; returns the bits that nobody had told before."""
+    def learn(self, entries: Entries, *, direct: bool = True) -> int:
+        """Take an author's entries in; returns the bits that nobody had told before.
+
+        What the author tells us itself (`direct`) replaces what it told before; what others pass on does not.
+        """
         author = PeerId(entries.author)
         count = len(entries.digests) // CHUNK_DIGEST
         if author in self._barred or entries.first + count > self._count:
@@ -86,8 +96,9 @@ class Claims:
         fresh = False
         for position in range(count):
             index = entries.first + position
-            if index not in said:
-                said[index] = entries.digests[position * CHUNK_DIGEST : (position + 1) * CHUNK_DIGEST]
+            digest = entries.digests[position * CHUNK_DIGEST : (position + 1) * CHUNK_DIGEST]
+            if index not in said or (direct and said[index] != digest):
+                said[index] = digest
                 fresh = True
         if fresh:
             self._batches.setdefault(author, []).append(entries)
@@ -120,6 +131,9 @@ class Claims:
         for author in self._barred:
             self._batches.pop(author, None)
         self._recount()
+
+    def is_barred(self, author: PeerId) -> bool:
+        return author in self._barred
 
     def hopeless(self) -> bool:
         """Everybody who spoke is barred."""

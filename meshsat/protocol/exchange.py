@@ -80,6 +80,9 @@ class Exchange:
 
     def _transfer(self, blob: Digest, size: int, sources: Iterable[Source], now: float) -> Transfer:
         transfer = self._state.transfers.get(blob)
+        if transfer is not None and transfer.size != size and not transfer.local:
+            self._end(transfer)  # a peer's word for the size, against our own
+            transfer = None
         if transfer is None:
             transfer = self._state.transfers[blob] = Transfer(blob, size)
             for session in self._state.sessions.values():
@@ -99,7 +102,7 @@ class Exchange:
         for index, digest in event.held:
             if 0 <= index < transfer.cut.count:
                 transfer.claims.learn(self._state.entry(transfer.blob, index, digest))
-                transfer.have |= 1 << index
+                transfer.stored(index, digest, None)
         if transfer.have:
             for peer in self._state.wanters(transfer.blob, transfer.size):
                 self._tell_progress(transfer, peer)
@@ -143,8 +146,9 @@ class Exchange:
             transfer = self._state.transfers.get(blob)
             if transfer is not None:
                 transfer.unask(index)
-        for transfer in list(self._state.transfers.values()):
+        for transfer in self._state.transfers.values():
             transfer.lost_by(session.peer)
+        for transfer in list(self._state.transfers.values()):
             self._retire(transfer, now)
         self.uplinks_changed(now)
 
@@ -251,7 +255,7 @@ class Exchange:
         if not verify(PeerId(frame.author), frame.signature, message):
             self._state.expel(session, "it passed on entries with a wrong signature")
             return
-        fresh = transfer.claims.learn(frame)
+        fresh = transfer.claims.learn(frame, direct=frame.author == session.peer)
         if fresh:
             transfer.learned(fresh, now)
             self._asking.fill_all(transfer, now)
@@ -272,8 +276,7 @@ class Exchange:
         session, transfer = self._state.sessions.get(peer), self._state.transfers.get(blob)
         if session is None or transfer is None or (blob, index) not in session.asked:
             return None
-        digest = transfer.claims.digest(index)
-        return None if digest is None else (transfer.length(index), digest)
+        return transfer.length(index), transfer.asked_under[index]
 
     def reject(self, session: Session, frame: wire.Reject, now: float) -> None:
         if session.unask(frame.blob, frame.index) is None:
@@ -305,8 +308,8 @@ class Exchange:
             asked = transfer.asked_of.get(event.index)
             if asked is not None and asked != event.source:
                 self._asking.cancel(transfer, asked, event.index)
-            word = None if event.source is None else transfer.claims.word(event.index)
-            transfer.stored(event.index, None if word is None else word[1])
+            author = None if event.source is None else transfer.claims.author(event.index, event.digest)
+            transfer.stored(event.index, event.digest, author)
             self._tell_chunk(transfer, event.index, entry)
         if event.source is None:
             self._uplinks.advanced(transfer, event.index)
@@ -356,7 +359,7 @@ class Exchange:
         self._asking.seek_all(now)
 
     def _proven(self, transfer: Transfer) -> None:
-        chunks = tuple(transfer.claims.digest(index) or b"" for index in range(transfer.cut.count))
+        chunks = tuple(transfer.digests[index] for index in range(transfer.cut.count))
         transfer.claims.prove(chunks)
         self._serving.recipe_known(transfer.blob, chunks)
         for liar in transfer.claims.liars():
@@ -390,12 +393,21 @@ class Exchange:
                 self._uplinks.tell_failed(transfer, Fault.WRONG_BYTES, f"{event.blob}: {WRONG_RECIPE}")
             self._asking.seek(transfer, now)
             return
-        self._state.emit(effects.ForgetChunks(event.blob, tuple(bitset.members(transfer.have))))
-        transfer.have = 0
+        self._state.emit(effects.ForgetChunks(event.blob, transfer.forget_all()))
         transfer.claims.forget_authors()
         transfer.mismatches += 1
         transfer.retry_at = now + mismatch_backoff(transfer.mismatches)
         self._uplinks.tell_failed(transfer, Fault.WRONG_BYTES, f"{event.blob}: {WRONG_UPSTREAM}")
+        if not transfer.local:
+            self._give_up(transfer, transfer.retry_at)
+            self._serve_wants(now)
+
+    def _give_up(self, transfer: Transfer, until: float) -> None:
+        """Help nobody to this blob for a while: it is not to be had."""
+        wanted = self._state.wanted.get((transfer.blob, transfer.size))
+        if wanted is not None:
+            wanted.retry_at = until
+        self._end(transfer)
 
     def storage_failed(self, event: events.StorageFailed, now: float) -> None:
         transfer = self._state.transfers.get(event.blob)
@@ -412,10 +424,7 @@ class Exchange:
             return
         self._uplinks.ended(transfer, event, now)
         if event.fault in (Fault.NOT_FOUND, Fault.DENIED, Fault.WRONG_BYTES) and not transfer.local:
-            wanted = self._state.wanted.get((transfer.blob, transfer.size))
-            if wanted is not None:
-                wanted.retry_at = now + PERMANENT
-            self._end(transfer)
+            self._give_up(transfer, now + PERMANENT)
         self._asking.seek_all(now)
 
     # --- telling ---

@@ -1,6 +1,7 @@
 """What we give to peers: which blobs we hold, the entries of their recipes, their chunks."""
 
 from meshsat.chunking.cut import FIXED_1, Cut
+from meshsat.chunking.recipe import self_evident
 from meshsat.oci.digest import Digest
 from meshsat.protocol import bitset, effects, events, wire
 from meshsat.protocol.claims import in_batches
@@ -20,6 +21,7 @@ class Serving:
         self._state = state
         self._recipes: dict[Digest, tuple[bytes, ...]] = {}
         self._askers: dict[Digest, dict[PeerId, int]] = {}
+        """Who waits for a recipe that is being read, and for which entries of it."""
 
     def tell_held(self, session: Session) -> None:
         """All that we hold whole, to a peer that is new."""
@@ -30,6 +32,7 @@ class Serving:
     def closed(self, session: Session) -> None:
         for askers in self._askers.values():
             askers.pop(session.peer, None)
+        self._askers = {blob: askers for blob, askers in self._askers.items() if askers}
 
     def dropped(self, blob: Digest) -> None:
         self._recipes.pop(blob, None)
@@ -42,12 +45,11 @@ class Serving:
             return
         bits = int.from_bytes(frame.bits, "little") & bitset.full(cut.count)
         if self._state.held.get(frame.blob) == frame.size:
-            chunks = self._recipes.get(frame.blob)
+            chunks = self._recipe(frame.blob)
             if chunks is not None:
                 self._tell_recipe(frame.blob, chunks, session.peer, bits)
             else:
-                self._askers.setdefault(frame.blob, {})[session.peer] = bits
-                self._state.emit(effects.LoadRecipe(frame.blob))
+                self._load(frame.blob, session.peer, bits)
             return
         transfer = self._state.transfers.get(frame.blob)
         if transfer is not None:
@@ -64,6 +66,20 @@ class Serving:
         self._recipes[blob] = chunks
         for peer, bits in self._askers.pop(blob, {}).items():
             self._tell_recipe(blob, chunks, peer, bits)
+        for session in self._state.sessions.values():
+            self._upload(session)
+
+    def _recipe(self, blob: Digest) -> tuple[bytes, ...] | None:
+        """The chunks of a blob that we hold whole; None: they have to be read first."""
+        chunks = self._recipes.get(blob)
+        return self_evident(blob, self._state.held[blob]) if chunks is None else chunks
+
+    def _load(self, blob: Digest, peer: PeerId, bits: int) -> None:
+        """Read the recipe; once for each peer that waits for it, however often it asks."""
+        askers = self._askers.setdefault(blob, {})
+        if peer not in askers:
+            self._state.emit(effects.LoadRecipe(blob))
+        askers[peer] = askers.get(peer, 0) | bits
 
     def _tell_recipe(self, blob: Digest, chunks: tuple[bytes, ...], peer: PeerId, bits: int) -> None:
         for start, stop in in_batches(bits & bitset.full(len(chunks))):
@@ -76,25 +92,16 @@ class Serving:
             self._state.expel(session, f"it asks for more than {UPLOAD_QUEUE} chunks at once")
             return
         for index, digest in frame.chunks:
-            if self._has(frame.blob, index, digest):
-                session.uploads[frame.blob, index] = None
-            else:
-                self._state.send(session.peer, wire.Reject(frame.blob, index))
+            session.uploads[frame.blob, index] = digest
         self._upload(session)
 
-    def _has(self, blob: Digest, index: int, digest: bytes) -> bool:
-        size = self._state.held.get(blob)
-        if size is not None:
-            chunks = self._recipes.get(blob)
-            if chunks is not None:
-                return index < len(chunks) and chunks[index] == digest
-            return index < Cut(FIXED_1, size).count
+    def _has(self, blob: Digest, index: int, digest: bytes) -> bool | None:
+        """Whether we have a chunk of this digest there; None: the recipe has to be read before we can tell."""
+        if blob in self._state.held:
+            chunks = self._recipe(blob)
+            return None if chunks is None else index < len(chunks) and chunks[index] == digest
         transfer = self._state.transfers.get(blob)
-        return (
-            transfer is not None
-            and bool(transfer.have >> index & 1)
-            and transfer.claims.digest(index) == digest
-        )
+        return transfer is not None and transfer.digests.get(index) == digest
 
     def cancel(self, session: Session, frame: wire.Cancel) -> None:
         for index in frame.indexes:
@@ -110,7 +117,17 @@ class Serving:
         self._upload(session)
 
     def _upload(self, session: Session) -> None:
-        while session.uploads and session.sending < SENDING:
-            (blob, index), _ = session.uploads.popitem(last=False)
-            session.sending += 1
-            self._state.emit(effects.SendChunk(session.peer, blob, index))
+        """What it asked for first goes first, but for chunks whose digest we have to look up."""
+        for (blob, index), digest in list(session.uploads.items()):
+            if session.sending >= SENDING:
+                return
+            has = self._has(blob, index, digest)
+            if has is None:
+                self._load(blob, session.peer, 0)
+                continue
+            del session.uploads[blob, index]
+            if has:
+                session.sending += 1
+                self._state.emit(effects.SendChunk(session.peer, blob, index))
+            else:
+                self._state.send(session.peer, wire.Reject(blob, index))

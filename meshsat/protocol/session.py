@@ -57,8 +57,8 @@ class Session:
     snubbed_until: float = 0.0
     stalls: int = 0
 
-    uploads: OrderedDict[tuple[Digest, int], None] = field(default_factory=OrderedDict)
-    """What it asked for and we have not begun to send."""
+    uploads: OrderedDict[tuple[Digest, int], bytes] = field(default_factory=OrderedDict)
+    """What it asked for, under which digest, and we have not begun to send."""
     sending: int = 0
     last_heard: float = 0.0
     last_ping: float = 0.0

@@ -42,7 +42,11 @@ class Transfer:
         """Reader -> the chunk it needs next."""
         self.have = 0
         self.inflight = 0
+        self.digests: dict[int, bytes] = {}
+        """What we hold is, seen with our own eyes; what others say of it does not count."""
         self.asked_of: dict[int, PeerId] = {}
+        self.asked_under: dict[int, bytes] = {}
+        """Under which digest: what its sender is judged by, whatever is said meanwhile."""
         self.stands_on: dict[int, PeerId] = {}
         """On whose word each chunk was taken; absent: proven, or off our own uplink."""
         self.holders: dict[PeerId, int] = {}
@@ -59,6 +63,7 @@ class Transfer:
         self.entries_asked = 0
         self.entries_asked_at = 0.0
         self.entries_lacking_since: float | None = None
+        self.entries_asked_of: dict[PeerId, None] = {}
         self._young: deque[tuple[float, int]] = deque()
         self._young_bits = 0
 
@@ -117,17 +122,20 @@ class Transfer:
 
     # --- what is asked for ---
 
-    def ask(self, peer: PeerId, index: int) -> None:
+    def ask(self, peer: PeerId, index: int, digest: bytes) -> None:
         self.asked_of[index] = peer
+        self.asked_under[index] = digest
         self.inflight |= 1 << index
 
     def unask(self, index: int) -> None:
         self.asked_of.pop(index, None)
+        self.asked_under.pop(index, None)
         self.inflight &= ~(1 << index)
 
-    def stored(self, index: int, author: PeerId | None) -> None:
+    def stored(self, index: int, digest: bytes, author: PeerId | None) -> None:
         self.unask(index)
         self.have |= 1 << index
+        self.digests[index] = digest
         if author is not None:
             self.stands_on[index] = author
 
@@ -135,8 +143,16 @@ class Transfer:
         """Drop the chunks that stand on this author's word; returns them."""
         dropped = tuple(sorted(index for index, word in self.stands_on.items() if word == author))
         for index in dropped:
-            del self.stands_on[index]
+            del self.stands_on[index], self.digests[index]
         self.have &= ~bitset.of(dropped)
+        return dropped
+
+    def forget_all(self) -> tuple[int, ...]:
+        """Drop every chunk; returns them."""
+        dropped = tuple(bitset.members(self.have))
+        self.stands_on.clear()
+        self.digests.clear()
+        self.have = 0
         return dropped
 
     # --- how long a chunk is known ---
