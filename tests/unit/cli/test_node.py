@@ -56,6 +56,7 @@ def answers(data_dir: Path) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_with_nothing_but_a_directory_it_says_what_to_do_and_goes_on_when_that_is_done(
     meshsat: Meshsat, short_dir: Path
 ) -> None:
@@ -81,6 +82,7 @@ def test_with_nothing_but_a_directory_it_says_what_to_do_and_goes_on_when_that_i
         assert "Traceback" not in (short_dir / "log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_node_that_waits_for_a_fleet_ends_well_too(short_dir: Path, number: signal.Signals) -> None:
     with running(short_dir) as process:
