@@ -102,9 +102,8 @@ class Node:
             rng,
         )
         self._machine.take_records(from_store_untrusted(store, time.time()))
-        self._enroller = (
-            Enroller(identity, TokenLedger(identity.directory)) if identity.issuer is not None else None
-        )
+        ledger = TokenLedger(identity.directory)
+        self._enroller = Enroller(identity, ledger) if identity.issuer is not None else None
         self._planes = self._make_planes(config.mesh)
         tls, libp2p = self._planes
         gate = UpstreamGate(uplink, store, identity.key, time.time) if uplink is not None else None
@@ -114,7 +113,7 @@ class Node:
         self._keeper = RecordKeeper(store)
         self._driver.on_record = self._keeper.keep
         gossip = AntiEntropy(
-            self._machine, libp2p, time.time, self._keeper.keep_all, rng, config.mesh.gossip_interval
+            self._machine, libp2p, time.time, self._keeper.keep_all, ledger, rng, config.mesh.gossip_interval
         )
         self._mesh = Mesh(self._machine, self._driver, self._planes, self._discoveries, gossip)
         self._fetcher = Fetcher(

@@ -1,14 +1,16 @@
 """Gossip of records over the control plane: `/meshsat/gossip/1`.
 
-News is pushed to every peer that we have a session with; and on connect, and then every so often with one peer
-at random, both sides compare what they have, so that whoever joins late or missed a push is complete soon.
+News is pushed to every peer that we have a session with; and on connect, and then every so often with one
+peer at random, both sides compare what they have, so that whoever joins late or missed a push is complete soon.
 An exchange is three messages: a summary, what its sender lacks along with the other's summary, and what the
-other lacks. A message is a 32-bit length and CBOR. GossipSub is not used: docs/decisions/ tells why.
+other lacks. A message is a 32-bit length and CBOR. Uses of join tokens go along, so that any enroller counts
+what others gave. GossipSub is not used: docs/decisions/ tells why.
 """
 
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any
 
@@ -16,7 +18,8 @@ import cbor2
 import structlog
 import trio
 
-from meshsat.errors import InvalidInputError
+from meshsat.errors import ConfigError, InvalidInputError
+from meshsat.mesh.token_ledger import TokenLedger, TokenUse, parse_token_use_untrusted
 from meshsat.mesh.transport import DialError, Stream, StreamBroken, Transport
 from meshsat.protocol.gossip import RECORD_LIMIT, ImageRecord, Key, open_record_untrusted
 from meshsat.protocol.machine import Machine
@@ -39,16 +42,24 @@ class MessageError(InvalidInputError):
     """Not a message of this protocol."""
 
 
-def decode_message_untrusted(data: bytes) -> tuple[dict[Key, float], list[bytes]]:
-    """Summary and sealed records of a message. Raises `MessageError`."""
+@dataclass(frozen=True, slots=True)
+class Message:
+    summary: dict[Key, float]
+    records: list[bytes]
+    """Sealed."""
+    uses: list[TokenUse]
+
+
+def decode_message_untrusted(data: bytes) -> Message:
+    """Raises `MessageError`."""
     try:
         items = cbor2.loads(data)
     except (cbor2.CBORError, ValueError, OverflowError, RecursionError, MemoryError, TypeError):
         raise MessageError("not CBOR") from None
-    if type(items) is not list or len(items) != 2 or any(type(part) is not list for part in items):
-        raise MessageError("a message is a summary and records")
-    summary, records = items
-    if len(summary) > ITEMS_LIMIT or len(records) > ITEMS_LIMIT:
+    if type(items) is not list or [type(part) for part in items] != [list, list, list]:
+        raise MessageError("a message is a summary, records and uses of tokens")
+    summary, records, uses = items
+    if max(len(summary), len(records), len(uses)) > ITEMS_LIMIT:
         raise MessageError("too many items")
     known: dict[Key, float] = {}
     for item in summary:
@@ -58,17 +69,27 @@ def decode_message_untrusted(data: bytes) -> tuple[dict[Key, float], list[bytes]
     for record in records:
         if type(record) is not bytes or len(record) > RECORD_LIMIT:
             raise MessageError("a record is a short sealed envelope")
-    return known, records
+    try:
+        return Message(known, records, [parse_token_use_untrusted(use) for use in uses])
+    except InvalidInputError as wrong:
+        raise MessageError(str(wrong)) from None
 
 
-def encode_message(summary: dict[Key, float], records: Sequence[bytes]) -> bytes:
-    items: list[Any] = [[[*key, at] for key, at in summary.items()], list(records)]
+def encode_message(
+    summary: dict[Key, float], records: Sequence[bytes] = (), uses: Sequence[TokenUse] = ()
+) -> bytes:
+    items: list[Any] = [
+        [[*key, at] for key, at in summary.items()],
+        list(records),
+        [asdict(use) for use in uses],
+    ]
     body = cbor2.dumps(items)
     return struct.pack("!I", len(body)) + body
 
 
 class AntiEntropy:
-    """`transport` is the control plane. `on_news` is given records that were news to us."""
+    """`transport` is the control plane. `on_news` is given records that were news to us; uses of tokens are
+    merged into `ledger`."""
 
     def __init__(
         self,
@@ -76,6 +97,7 @@ class AntiEntropy:
         transport: Transport,
         unix: Callable[[], float],
         on_news: Callable[[list[ImageRecord]], Awaitable[None]],
+        ledger: TokenLedger,
         rng: Random,
         interval: float,
     ) -> None:
@@ -83,6 +105,7 @@ class AntiEntropy:
         self._transport = transport
         self._unix = unix
         self._on_news = on_news
+        self._ledger = ledger
         self._rng = rng
         self._interval = interval
         self._news: deque[ImageRecord] = deque(maxlen=PUSH_QUEUE)
@@ -133,11 +156,11 @@ class AntiEntropy:
 
     async def _exchange(self, peer: PeerId) -> None:
         async def compare(stream: Stream) -> None:
-            await self._tell(stream, self._machine.records.summary(), ())
-            summary, records = await self._hear(stream)
-            await self._take(stream.peer, records)
-            news = [record.sealed for record in self._machine.records.news_for(summary)]
-            await self._tell(stream, {}, news)
+            await self._tell(stream, self._machine.records.summary())
+            heard = await self._hear(stream)
+            await self._take(stream.peer, heard)
+            news = [record.sealed for record in self._machine.records.news_for(heard.summary)]
+            await self._tell(stream, {}, news, self._ledger.records())
 
         await self._with(peer, compare)
 
@@ -166,19 +189,20 @@ class AntiEntropy:
         """Answer one exchange or push."""
         try:
             with trio.fail_after(EXCHANGE_DEADLINE):
-                summary, records = await self._hear(stream)
-                await self._take(stream.peer, records)
-                if not records:
-                    news = [record.sealed for record in self._machine.records.news_for(summary)]
-                    await self._tell(stream, self._machine.records.summary(), news)
-                    _, records = await self._hear(stream)
-                    await self._take(stream.peer, records)
+                heard = await self._hear(stream)
+                await self._take(stream.peer, heard)
+                if not heard.records:  # not a push
+                    news = [record.sealed for record in self._machine.records.news_for(heard.summary)]
+                    await self._tell(stream, self._machine.records.summary(), news, self._ledger.records())
+                    await self._take(stream.peer, await self._hear(stream))
         except (StreamBroken, MessageError, trio.TooSlowError) as failed:
             log.debug("gossip failed", peer=stream.peer, problem=str(failed))
 
-    async def _take(self, peer: PeerId, sealed: Sequence[bytes]) -> None:
+    async def _take(self, peer: PeerId, heard: Message) -> None:
+        if heard.uses and self._ledger.merge(heard.uses, self._unix()):
+            await self._save_uses()
         records: list[ImageRecord] = []
-        for one in sealed:
+        for one in heard.records:
             try:
                 records.append(open_record_untrusted(one, self._unix()))
             except InvalidInputError as wrong:
@@ -188,10 +212,22 @@ class AntiEntropy:
         if news:
             await self._on_news(news)
 
-    async def _tell(self, stream: Stream, summary: dict[Key, float], records: Sequence[bytes]) -> None:
-        await stream.send_all(encode_message(summary, records))
+    async def _save_uses(self) -> None:
+        try:
+            await self._ledger.save()
+        except ConfigError as full:
+            log.warning("uses of join tokens are not kept over a restart", problem=str(full))
 
-    async def _hear(self, stream: Stream) -> tuple[dict[Key, float], list[bytes]]:
+    async def _tell(
+        self,
+        stream: Stream,
+        summary: dict[Key, float],
+        records: Sequence[bytes] = (),
+        uses: Sequence[TokenUse] = (),
+    ) -> None:
+        await stream.send_all(encode_message(summary, records, uses))
+
+    async def _hear(self, stream: Stream) -> Message:
         (length,) = struct.unpack("!I", await self._exactly(stream, 4))
         if length > MESSAGE_LIMIT:
             raise MessageError(f"a message of {length} bytes")

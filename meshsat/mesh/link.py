@@ -166,11 +166,10 @@ class Link:
         told = trio.current_time()
         with memoryview(payload) as view:
             while buffered < length:
-                piece = await self.stream.receive_some(min(length - buffered, READ))
-                if not piece:
+                slot = view[buffered : min(length, buffered + READ)]
+                if await self.stream.receive_into(slot) < len(slot):
                     raise StreamBroken("it ended in the middle of a chunk")
-                view[buffered : buffered + len(piece)] = piece
-                buffered += len(piece)
+                buffered += len(slot)
                 if trio.current_time() - told > PROGRESS:
                     told = trio.current_time()
                     self._receiver.payload_progressed(self)

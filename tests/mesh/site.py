@@ -20,6 +20,7 @@ from meshsat.mesh.identity import Identity
 from meshsat.mesh.memory_network import MemoryNetwork
 from meshsat.mesh.memory_transport import MemoryTransport
 from meshsat.mesh.service import Mesh
+from meshsat.mesh.token_ledger import TokenLedger
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import Manifest, parse_manifest_untrusted
@@ -137,7 +138,13 @@ class Node:
         self.uplink = Uplink(site.upstream, self, rate) if rate is not None else None
         self.driver = Driver(self.machine, self.store, self.uplink, [self.transport], self.metrics)
         gossip = AntiEntropy(
-            self.machine, self.transport, lambda: UNIX + trio.current_time(), self._took, rng, 30.0
+            self.machine,
+            self.transport,
+            lambda: UNIX + trio.current_time(),
+            self._took,
+            TokenLedger(None),
+            rng,
+            30.0,
         )
         self.mesh = Mesh(self.machine, self.driver, [self.transport], list, gossip)
         self.news: list[ImageRecord] = []
