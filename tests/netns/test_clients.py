@@ -66,12 +66,21 @@ def platform_digest(published: Published, architecture: str) -> str:
     )
 
 
+def on_dark(site: Site, *command: str) -> str:
+    """Run a client beside the dark node; when it fails, what the node logged is part of the fault."""
+    dark = site.nodes[-1]
+    try:
+        return dark.host.namespace.run(*command)
+    except CommandError as failed:
+        raise dark.fault(f"failed its client: {failed}") from None
+
+
 def test_skopeo_copies_every_byte(site: Site) -> None:
     require_tool("skopeo")
     dark, image = site.nodes[-1], Published(site, "skopeo")
     for number, name in enumerate(image.names(dark.registry)):
         target = site.directory / f"skopeo-{number}"
-        dark.host.namespace.run(
+        on_dark(site, 
             "skopeo", "copy", "-q", "--all", "--preserve-digests", "--src-tls-verify=false", f"docker://{name}", f"oci:{target}:got"
         )  # fmt: skip
         got = {path.name: path.read_bytes() for path in (target / "blobs/sha256").iterdir()}
@@ -109,10 +118,8 @@ def test_podman_pulls_by_tag_and_by_digest(site: Site) -> None:
             "podman", "--root", f"{place}/root", "--runroot", f"{place}/run", "--tmpdir", f"{place}/tmp",
             "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file",
         )  # fmt: skip
-        pulled = dark.host.namespace.run(*podman, "pull", "-q", "--tls-verify=false", "--arch", "amd64", name)
-        told = dark.host.namespace.run(
-            *podman, "image", "inspect", pulled.strip(), "--format", "{{json .RepoDigests}}"
-        )
+        pulled = on_dark(site, *podman, "pull", "-q", "--tls-verify=false", "--arch", "amd64", name)
+        told = on_dark(site, *podman, "image", "inspect", pulled.strip(), "--format", "{{json .RepoDigests}}")
         digests = {entry.partition("@")[2] for entry in json.loads(told)}
         assert digests <= {image.digest, platform_digest(image, "amd64")}
         assert image.digest in digests
@@ -159,13 +166,11 @@ def test_containerd_pulls_by_tag_and_by_digest_with_the_node_as_its_mirror(site:
         )
         ctr = ("ctr", "-a", socket, "images")
         for name in image.names(site.upstream.host):
-            dark.host.namespace.run(
+            on_dark(site, 
                 *ctr, "pull", "--hosts-dir", str(hosts.parent), "--snapshotter", "native",
                 "--platform", "linux/amd64", name,
             )  # fmt: skip
             (row,) = (
-                line
-                for line in dark.host.namespace.run(*ctr, "list", f"name=={name}").splitlines()
-                if name in line
+                line for line in on_dark(site, *ctr, "list", f"name=={name}").splitlines() if name in line
             )
             assert image.digest in row
