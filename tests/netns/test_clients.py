@@ -80,8 +80,9 @@ def test_skopeo_copies_every_byte(site: Site) -> None:
     dark, image = site.nodes[-1], Published(site, "skopeo")
     for number, name in enumerate(image.names(dark.registry)):
         target = site.directory / f"skopeo-{number}"
-        on_dark(site, 
-            "skopeo", "copy", "-q", "--all", "--preserve-digests", "--src-tls-verify=false", f"docker://{name}", f"oci:{target}:got"
+        on_dark(
+            site, "skopeo", "copy", "-q", "--all", "--preserve-digests", "--src-tls-verify=false",
+            f"docker://{name}", f"oci:{target}:got",
         )  # fmt: skip
         got = {path.name: path.read_bytes() for path in (target / "blobs/sha256").iterdir()}
         sent = {path.name: path.read_bytes() for path in (image.layout.directory / "blobs/sha256").iterdir()}
@@ -166,8 +167,8 @@ def test_containerd_pulls_by_tag_and_by_digest_with_the_node_as_its_mirror(site:
         )
         ctr = ("ctr", "-a", socket, "images")
         for name in image.names(site.upstream.host):
-            on_dark(site, 
-                *ctr, "pull", "--hosts-dir", str(hosts.parent), "--snapshotter", "native",
+            on_dark(
+                site, *ctr, "pull", "--hosts-dir", str(hosts.parent), "--snapshotter", "native",
                 "--platform", "linux/amd64", name,
             )  # fmt: skip
             (row,) = (
