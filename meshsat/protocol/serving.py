@@ -96,7 +96,7 @@ class Serving:
         self._upload(session)
 
     def _has(self, blob: Digest, index: int, digest: bytes) -> bool | None:
-        """Whether we have a chunk of this digest there; None: the recipe has to be read before we can tell."""
+        """Whether we have a chunk of this digest there; None: the recipe has to be read to tell."""
         if blob in self._state.held:
             chunks = self._recipe(blob)
             return None if chunks is None else index < len(chunks) and chunks[index] == digest
