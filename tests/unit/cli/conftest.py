@@ -1,6 +1,8 @@
 """The command line in this process, against a node that is its API alone, on a real Unix socket."""
 
+import logging
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -9,8 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
 
+from meshsat.cli.foreground import ENDING
+from meshsat.cli.logs import NOISY
 from meshsat.cli.main import main
 from meshsat.errors import MeshsatError
 from meshsat.http.server import UnixBind, serve_app
@@ -122,6 +127,26 @@ def node(short_dir: Path) -> Iterator[FakeNode]:
     stop[0]()
     thread.join(10)
     assert not thread.is_alive()
+
+
+@pytest.fixture(autouse=True)
+def process_as_before() -> Iterator[None]:
+    """A command sets up logging and signals for its whole process, which here is pytest's."""
+    signals = {number: signal.getsignal(number) for number in ENDING}
+    root = logging.getLogger()
+    noisy = [logging.getLogger(name) for name in NOISY]
+    before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in (root, *noisy)]
+    for logger in noisy:
+        logger.setLevel(logging.NOTSET)  # whoever imported py-libp2p before has set it
+    yield
+    for number, handler in signals.items():
+        signal.signal(number, handler)
+    for logger, handlers, level, propagate in before:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        logger.propagate = propagate
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -10,25 +9,6 @@ import structlog
 from meshsat.cli import logs
 from meshsat.config import LogSection
 from meshsat.errors import ConfigError
-
-
-@pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    """Logging as it was before, for the tests after."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    noisy = {name: logging.getLogger(name) for name in logs.NOISY}
-    kept = {name: (logger.handlers[:], logger.propagate, logger.level) for name, logger in noisy.items()}
-    for logger in noisy.values():
-        logger.setLevel(logging.NOTSET)  # whoever imported py-libp2p before has set it
-    yield
-    root.handlers[:], level = before
-    root.setLevel(level)
-    for name, (handlers, propagate, noisy_level) in kept.items():
-        noisy[name].handlers[:], noisy[name].propagate = handlers, propagate
-        noisy[name].setLevel(noisy_level)
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
 
 
 def configured(level: str = "info", *, json_lines: bool = True) -> io.StringIO:
