@@ -1,7 +1,7 @@
 """Gossip of records over the control plane: `/meshsat/gossip/1`.
 
 News is pushed to every peer that we have a session with; and on connect, and then every so often with one
-peer at random, both sides compare what they have, so that whoever joins late or missed a push is complete soon.
+peer at random, both sides compare what they have: whoever joins late or missed a push is complete soon.
 An exchange is three messages: a summary, what its sender lacks along with the other's summary, and what the
 other lacks. A message is a 32-bit length and CBOR. Uses of join tokens go along, so that any enroller counts
 what others gave. GossipSub is not used: docs/decisions/ tells why.
