@@ -133,8 +133,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="NODES:UPLINK:LAN:MB",
         help="in place of the issue's two",
     )
+    parser.add_argument(
+        "--unaware", action="store_true", help="dark nodes believe in an uplink too, as they do by default"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a run, on one line")
     given = parser.parse_args(arguments)
+    settings = {"uplink": {"enabled": True}} if given.unaware else None
     if not given.json:
         titles = ("WAN/size", "wire", "last", "seconds", "LAN", "CPU s", "MiB")
         print(
@@ -144,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for world in given.world or WORLDS:
             runs = []
             for _ in range(given.runs):
-                runs.append(measure(world))
+                runs.append(measure(world, settings))
                 if given.json:
                     print(json.dumps({"world": asdict(world), **asdict(runs[-1])}), flush=True)
             if not given.json:
