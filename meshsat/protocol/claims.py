@@ -6,6 +6,7 @@ does not match, the authors it stood on are barred for this blob; when a blob is
 otherwise is a proven liar.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 
 from meshsat.chunking.cut import Cut
@@ -26,6 +27,8 @@ class Claims:
         self._blob = blob
         self._said: dict[PeerId, dict[int, bytes]] = {}
         self._batches: dict[PeerId, list[Entries]] = {}
+        self._kept: Counter[PeerId] = Counter()
+        """Bytes of an author's batches: overlapping ones are passed on up to twice the recipe's length."""
         self._barred: set[PeerId] = set()
         self._trial: list[PeerId] = []
         """Authors of a recipe that proved wrong, to be heard one by one; only the first is believed now."""
@@ -100,7 +103,8 @@ class Claims:
             if index not in said or (direct and said[index] != digest):
                 said[index] = digest
                 fresh = True
-        if fresh:
+        if fresh and self._kept[author] + len(entries.digests) <= 2 * self._count * CHUNK_DIGEST:
+            self._kept[author] += len(entries.digests)
             self._batches.setdefault(author, []).append(entries)
         if self._believed(author):
             self.known |= bitset.span(entries.first, entries.first + count)
@@ -144,6 +148,7 @@ class Claims:
         self._said.clear()
         self._disputed.clear()
         self._batches.clear()
+        self._kept.clear()
         self._barred.clear()
         self._trial.clear()
         self._recount()

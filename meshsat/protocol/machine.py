@@ -193,7 +193,7 @@ class Machine:
 
     def _frame(self, peer: PeerId, frame: wire.Frame, now: float) -> None:
         session = self._state.sessions.get(peer)
-        if session is None:
+        if session is None or session.expelled:
             return
         session.last_heard = now
         if not session.spend_frame(now):

@@ -32,6 +32,8 @@ class Session:
     opened_at: float
     name: str = ""
     greeted: bool = False
+    expelled: bool = False
+    """It broke the rules: nothing that it still says counts, and it is asked for nothing."""
     uplink: bool = False
     control: tuple[str, ...] = ()
     bulk: tuple[str, ...] = ()
@@ -69,7 +71,7 @@ class Session:
 
     def room(self, chunk_length: int, now: float) -> int:
         """How many more chunks of this length to ask it for."""
-        if now < self.snubbed_until or not self.greeted:
+        if now < self.snubbed_until or not self.greeted or self.expelled:
             return 0
         window = min(max(self.rate * PIPELINE, PIPELINE_CHUNKS[0] * chunk_length), PIPELINE_BYTES)
         if self.stalls and not self.rate:

@@ -53,6 +53,9 @@ class State:
 
     def expel(self, session: Session, reason: str) -> None:
         """End the session of a peer that broke the rules, and don't speak to it for a while."""
+        if session.expelled:
+            return
+        session.expelled = True
         offences = self._offences.get(session.peer, 0)
         self._offences[session.peer] = offences + 1
         self.bans[session.peer] = (self.now or 0.0) + min(BAN[0] * 2.0 ** min(offences, 16), BAN[1])

@@ -1,4 +1,3 @@
-
 from meshsat.protocol import effects, wire
 from tests.brain import Blob, Brain, gone, led_by, only, peer, sent
 

@@ -1,4 +1,3 @@
-
 from meshsat.protocol import effects, events, wire
 from tests.brain import Blob, Brain, chunks_of, only, sent
 
