@@ -73,7 +73,7 @@ class MeshSection(Section):
     """Mutual TLS 1.3: swap sessions."""
     mdns: bool = True
     peers: tuple[str, ...] = ()
-    """Static peers: `/ip4/10.0.0.2/tcp/4701[/p2p/PEER]`."""
+    """Static peers, by their control plane: `/ip4/10.0.0.2/tcp/4701/p2p/PEER`."""
     max_peers: Annotated[int, Field(ge=1, le=1024)] = 256
     keepalive: Seconds = 1.0
     silence_limit: Seconds = 3.0

@@ -51,7 +51,7 @@ UNREACHABLE_MEMORY = 5.0
 MANIFESTS_KEPT = 512
 TREE_LIMIT = 1000
 """Manifests behind one reference."""
-FINAL = (Fault.NOT_FOUND, Fault.DENIED, Fault.STORAGE)
+FINAL = (Fault.NOT_FOUND, Fault.DENIED, Fault.STORAGE, Fault.WRONG_BYTES)
 
 
 @dataclass(slots=True)
@@ -218,8 +218,9 @@ class Fetcher:
         return None
 
     async def _manifest(self, registry: str, repository: str, reference: str | Digest) -> Served | None:
-        resolved_at, fresh = None, True
+        resolved_at, fresh, part_of_another = None, True, False
         if isinstance(reference, Digest):
+            part_of_another = self._store.facts(reference) is not None  # as a rule, of an index
             part = await self._part(registry, repository, reference)
             digest, tag = reference, None
         else:
@@ -235,7 +236,8 @@ class Fetcher:
         manifest = await self._bring_manifest(digest, part, registry, repository)
         if not await self._deliverable(manifest):
             return None
-        await self._remember(registry, repository, tag, manifest)
+        if not part_of_another:
+            await self._remember(registry, repository, tag, manifest)
         return Served(manifest.raw, manifest.media_type, manifest.digest, resolved_at, fresh)
 
     async def open_blob(self, name: Name, digest: Digest) -> BlobReader | None:
