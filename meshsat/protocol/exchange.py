@@ -160,7 +160,8 @@ class Exchange:
     # --- what peers tell ---
 
     def holds(self, session: Session, frame: wire.Holds, now: float) -> None:
-        if len(session.holds) + len(frame.blobs) > HOLDS_LIMIT:
+        news = sum(blob not in session.holds for blob, _ in frame.blobs)
+        if len(session.holds) + news > HOLDS_LIMIT:
             self._state.expel(session, f"it says it holds more than {HOLDS_LIMIT} blobs")
             return
         for blob, size in frame.blobs:

@@ -274,8 +274,9 @@ class Machine:
         self._last_tick = now
         for session in list(self._state.sessions.values()):
             if 0 < late < float("inf"):  # we slept, not they
-                session.last_heard += late
-                session.last_payload += late
+                session.last_heard = min(now, session.last_heard + late)
+                session.last_payload = min(now, session.last_payload + late)
+                session.last_progress = min(now, session.last_progress + late)
             if now - session.last_heard > self._settings.silence_limit:
                 reason = f"it was silent for {self._settings.silence_limit:g} s"
                 self._effects.append(effects.Disconnect(session.peer, reason))

@@ -68,12 +68,11 @@ def test_what_stood_on_a_liars_word_is_dropped_and_nothing_else() -> None:
 
 def test_the_most_urgent_counts() -> None:
     transfer = transfer_of()
-    assert transfer.priority == Priority.FOLLOW
-    transfer.local[Priority.PULL] += 1
-    transfer.local[Priority.READER] += 1
-    assert transfer.priority == Priority.READER
-    transfer.local[Priority.READER] -= 1
-    assert transfer.priority == Priority.PULL
+    priorities = [transfer.priority]
+    for priority, change in ((Priority.PULL, 1), (Priority.READER, 1), (Priority.READER, -1)):
+        transfer.local[priority] += change
+        priorities.append(transfer.priority)
+    assert priorities == [Priority.FOLLOW, Priority.PULL, Priority.READER, Priority.PULL]
 
 
 def test_chunks_are_young_for_a_while() -> None:
