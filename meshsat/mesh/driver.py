@@ -74,7 +74,7 @@ class Driver:
         self.questions: dict[tuple[str, str, str], list[Question]] = {}
         self.announcer: Announcer | None = None
         self.on_session: Callable[[PeerId], None] = lambda _peer: None
-        """Called when a session stands and was greeted."""
+        """Called when a session that we dialled stands and was greeted."""
         self.on_record: Callable[[ImageRecord], None] = lambda _record: None
         """Called with what an upstream said a reference means, however it came."""
         self.on_published: Callable[[Digest], None] = lambda _blob: None
@@ -255,7 +255,8 @@ class Driver:
         if self.links.get(link.peer) is link:
             self.feed(events.FrameReceived(link.peer, frame))
             if isinstance(frame, wire.Hello):
-                self.on_session(link.peer)
+                if link.dialled:  # one of the two is enough to compare
+                    self.on_session(link.peer)
                 if link.dialled and link.plane == "libp2p" and frame.bulk:
                     self._start(self._upgrade, link.peer, frame.bulk)
 

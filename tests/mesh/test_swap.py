@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import trio
+import trio.testing
 
 from meshsat.errors import NotFoundError, UnavailableError
 from meshsat.oci.digest import Digest

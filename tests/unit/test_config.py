@@ -1,0 +1,62 @@
+"""Settings: where they come from, which source wins, and what a wrong one is answered."""
+
+from pathlib import Path
+
+import pytest
+
+from meshsat.config import Config
+from meshsat.errors import ConfigError
+
+
+def test_the_defaults_need_nothing() -> None:
+    config = Config.load()
+    assert config.uplink.enabled
+    assert config.registry.listen == "127.0.0.1"
+    assert config.data_dir == Path("/var/lib/meshsat")
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "meshsat.toml"
+    file.write_text('name = "file"\n[mesh]\nbulk_port = 1\ncontrol_port = 1\n[registry]\nport = 1\n')
+    monkeypatch.setenv("MESHSAT_MESH__BULK_PORT", "2")
+    monkeypatch.setenv("MESHSAT_REGISTRY__PORT", "2")
+    config = Config.load(file, registry={"port": 3})
+    assert (config.name, config.mesh.control_port) == ("file", 1)
+    assert config.mesh.bulk_port == 2
+    assert config.registry.port == 3
+
+
+def test_registries_are_read_from_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "meshsat.toml"
+    file.write_text('[[uplink.registries]]\nhost = "harbor.example:8443"\nca_file = "/etc/ca.pem"\n')
+    (registry,) = Config.load(file).uplink.registries
+    assert (registry.host, registry.ca_file, registry.plain_http) == (
+        "harbor.example:8443",
+        Path("/etc/ca.pem"),
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[registry]\npotr = 5000\n", "registry.potr"),
+        ("[mesh]\nbulk_port = 70000\n", "mesh.bulk_port"),
+        ('[uplink]\nrate = "fast"\n', "uplink.rate"),
+        ("[uplink\n", "not valid TOML"),
+    ],
+)
+def test_a_wrong_setting_is_told_by_its_name_and_file(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "meshsat.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as fault:
+        Config.load(file)
+    assert told in str(fault.value)
+    assert str(file) in str(fault.value)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"does not exist; give another with --config"):
+        Config.load(tmp_path / "none.toml")
