@@ -1,8 +1,9 @@
 """The records that spread by gossip, and the set of them that every node keeps the same.
 
 A record says what a tag meant when an upstream was last asked. It is sealed by its author, so it may come
-from anybody. Of two records for one tag the younger wins, then the larger digest: an order that every node
-computes alike, whatever came first. Exchange is by summary: tell what you have, get what you lack.
+from anybody. Of two records for one tag the younger wins, then the larger digest, then the larger bytes: an
+order that every node computes alike, whatever came first. Exchange is by summary: tell what you
+have, get what you lack.
 """
 
 from collections.abc import Iterable, Iterator
@@ -48,8 +49,8 @@ class ImageRecord:
         return (self.registry, self.repository, self.reference)
 
     @property
-    def version(self) -> tuple[float, str]:
-        return (self.resolved_at, str(self.digest))
+    def version(self) -> tuple[float, str, bytes]:
+        return (self.resolved_at, str(self.digest), self.sealed)
 
 
 def seal(
@@ -78,6 +79,8 @@ def open_record_untrusted(sealed: bytes, now: float) -> ImageRecord:
     if len(sealed) > RECORD_LIMIT:
         raise InvalidInputError("an image record is too large")
     opened = envelope.open_untrusted(sealed, CONTEXT)
+    if cbor2.dumps([opened.author, opened.payload, opened.signature]) != sealed:
+        raise InvalidInputError("an image record is not as its author sealed it")
     items = decode_cbor_untrusted(opened.payload)
     if type(items) is not list or [type(item) for item in items] != [str, str, str, str, str, int, float]:
         raise InvalidInputError("an image record does not have its seven fields")

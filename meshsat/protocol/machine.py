@@ -26,6 +26,8 @@ from meshsat.trust.keys import PeerId, parse_peer_id_untrusted
 BUSY_TICK = 0.1
 """Seconds between two looks at the deadlines while something is on its way."""
 IDLE_TICK = 0.5
+COSTS: dict[type[wire.Frame], int] = {wire.AskEntries: 200, wire.Resolve: 20, wire.Want: 5, wire.Entries: 4}
+"""Frames that make us work or answer at length, in terms of small ones."""
 PEERS_TOLD = 64
 """Members told to a new peer."""
 
@@ -196,7 +198,7 @@ class Machine:
         if session is None or session.expelled:
             return
         session.last_heard = now
-        if not session.spend_frame(now):
+        if not session.spend_frame(now, COSTS.get(type(frame), 1)):
             self._state.expel(session, "it floods us with frames")
             return
         if not session.greeted and not isinstance(frame, wire.Hello):
@@ -265,7 +267,7 @@ class Machine:
                 peer = parse_peer_id_untrusted(text)
             except InvalidInputError:
                 continue
-            self._membership.sighted(peer, control, bulk, now)
+            self._membership.hearsay(peer, control, bulk, now)
 
     # --- time ---
 

@@ -44,8 +44,17 @@ class Membership:
         self._max_sessions = max_sessions
         self.known: dict[PeerId, Known] = {}
 
+    def hearsay(self, peer: PeerId, control: tuple[str, ...], bulk: tuple[str, ...], now: float) -> None:
+        """Another member told where the peer is: good where we know no better, no reason to hurry."""
+        known = self.known.get(peer)
+        if known is None:
+            if len(self.known) < PEERS_LIMIT:
+                self.sighted(peer, control, bulk, now)
+        elif known.failures and peer not in self._state.sessions:
+            known.control, known.bulk = control or known.control, bulk or known.bulk
+
     def sighted(self, peer: PeerId, control: tuple[str, ...], bulk: tuple[str, ...], now: float) -> None:
-        """Somebody told where the peer is."""
+        """Discovery, the configuration or the peer itself told where it is."""
         if peer == self._state.me or not (control or bulk):
             return
         known = self.known.get(peer)
@@ -71,6 +80,8 @@ class Membership:
         return True
 
     def opened(self, peer: PeerId, now: float) -> None:
+        if peer not in self.known and len(self.known) >= PEERS_LIMIT:
+            self._forget_one()
         known = self.known.setdefault(peer, Known(sighted_at=now))
         known.dialling = False
         known.refused = False

@@ -34,7 +34,17 @@ def test_what_costs_more_than_it_weighs_is_refused(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\xff", b"\x82\x01", b"\x9f\x01\xff", b"\x5b" + b"\xff" * 8, b"\x61\xff"]
+    "data",
+    [
+        b"",
+        b"\xff",
+        b"\x01\x01",
+        b"\x80" + b"\x00" * 9000,
+        b"\x82\x01",
+        b"\x9f\x01\xff",
+        b"\x5b" + b"\xff" * 8,
+        b"\x61\xff",
+    ],
 )
 def test_what_is_not_cbor_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidInputError):

@@ -1,0 +1,154 @@
+from dataclasses import replace
+
+import cbor2
+import pytest
+
+from meshsat.errors import InvalidInputError
+from meshsat.oci.digest import Digest
+from meshsat.protocol.gossip import (
+    CLOCK_SKEW,
+    CONTEXT,
+    RECORD_LIMIT,
+    ImageRecord,
+    RecordSet,
+    open_record_untrusted,
+    seal,
+)
+from meshsat.trust import envelope
+from tests.brain import UNIX, key, peer
+
+DIGEST = Digest.of(b"manifest")
+FIELDS = ["up.example", "library/pos", "42", "application/json", str(DIGEST), 7, UNIX]
+
+
+def record(
+    *,
+    reference: str = "42",
+    at: float = UNIX,
+    digest: Digest = DIGEST,
+    author: str = "a",
+    repository: str = "library/pos",
+) -> ImageRecord:
+    return seal(
+        key(author),
+        registry="up.example",
+        repository=repository,
+        reference=reference,
+        media_type="application/json",
+        digest=digest,
+        size=7,
+        resolved_at=at,
+    )
+
+
+def sealed(*fields: object) -> bytes:
+    return envelope.seal(key("a"), CONTEXT, cbor2.dumps(list(fields)))
+
+
+def test_a_record_survives_its_envelope() -> None:
+    for one in (record(), record(reference=str(DIGEST))):
+        assert open_record_untrusted(one.sealed, UNIX) == one
+        assert one.author == peer("a")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (0, ""),
+        (0, "r" * 256),
+        (0, 1),
+        (1, "Library/Pos"),
+        (2, "not a tag"),
+        (2, str(Digest.of(b"another"))),
+        (3, "m" * 256),
+        (4, "sha256:00"),
+        (5, -1),
+        (5, 1 << 32),
+        (5, True),
+        (6, UNIX + CLOCK_SKEW + 1),
+        (6, -1.0),
+        (6, float("nan")),
+        (6, float("inf")),
+        (6, int(UNIX)),
+    ],
+)
+def test_a_field_that_is_wrong(place: int, value: object) -> None:
+    fields: list[object] = list(FIELDS)
+    assert open_record_untrusted(sealed(*fields), UNIX)
+    fields[place] = value
+    with pytest.raises(InvalidInputError):
+        open_record_untrusted(sealed(*fields), UNIX)
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"\xff", cbor2.dumps([]), cbor2.dumps({"a": 1}), cbor2.dumps(FIELDS[:6])]
+)
+def test_a_payload_that_is_no_record(payload: bytes) -> None:
+    with pytest.raises(InvalidInputError):
+        open_record_untrusted(envelope.seal(key("a"), CONTEXT, payload), UNIX)
+
+
+def test_what_is_not_sealed_for_this_is_refused() -> None:
+    good = record().sealed
+    for bad in (
+        good[:-1],
+        good + b"\0",
+        envelope.seal(key("a"), "other", cbor2.dumps(FIELDS)),
+        b"\0" * (RECORD_LIMIT + 1),
+    ):
+        with pytest.raises(InvalidInputError):
+            open_record_untrusted(bad, UNIX)
+
+
+def test_the_youngest_counts() -> None:
+    records = RecordSet()
+    old, young = record(at=UNIX - 10), record(digest=Digest.of(b"new"))
+    assert records.merge(old)
+    assert records.merge(young)
+    assert not records.merge(old)
+    assert not records.merge(young)
+    assert list(records) == [young]
+    assert records.get(young.key) == young
+    assert records.get(("up.example", "library/pos", "43")) is None
+
+
+def test_of_two_of_one_instant_every_node_keeps_the_same() -> None:
+    """Also where only their author differs."""
+    one, two = record(author="a"), record(author="b")
+    three = record(digest=Digest.of(b"other"))
+    kept = []
+    for order in ([one, two, three], [three, two, one], [two, three, one], [two, one], [one, two]):
+        records = RecordSet()
+        for each in order:
+            records.merge(each)
+        kept.append(list(records))
+    assert kept[0] == kept[1] == kept[2]
+    assert kept[3] == kept[4]
+
+
+def test_the_set_is_bounded() -> None:
+    records = RecordSet(limit=2)
+    old, middle, young = (record(reference=str(n), at=UNIX + n) for n in range(3))
+    assert records.merge(middle)
+    assert records.merge(young)
+    assert not records.merge(old)  # in, and out at once
+    assert set(records) == {middle, young}
+    assert records.merge(replace(young, reference="3", resolved_at=UNIX + 3))
+    assert len(records) == 2
+    assert records.get(middle.key) is None
+
+
+def test_an_exchange_of_summaries_makes_both_alike() -> None:
+    one, two = RecordSet(), RecordSet()
+    for each in (record(reference="a"), record(reference="b", at=UNIX - 5)):
+        one.merge(each)
+    for each in (record(reference="b"), record(reference="c")):
+        two.merge(each)
+    told = list(two.news_for(one.summary()))
+    assert {each.reference for each in told} == {"b", "c"}
+    for each in told:
+        one.merge(each)
+    for each in one.news_for(two.summary()):
+        two.merge(each)
+    assert set(one) == set(two)
+    assert not list(one.news_for(two.summary()))
