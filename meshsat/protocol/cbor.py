@@ -26,7 +26,7 @@ _REFUSED = dict.fromkeys(_TAGS, _refuse)
 
 
 def decode_cbor_untrusted(data: bytes) -> Any:
-    """The one value that these bytes are, in time proportional to their number. Raises `InvalidInputError`."""
+    """The one value that these bytes are, in time proportional to them. Raises `InvalidInputError`."""
     try:
         decoder = cbor2.CBORDecoder(
             stream := BytesIO(data),
