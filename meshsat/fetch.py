@@ -49,6 +49,8 @@ PROGRESS_INTERVAL = 0.25
 UNREACHABLE_MEMORY = 5.0
 """Seconds for which a failed question about a tag is not asked again for a client."""
 MANIFESTS_KEPT = 512
+MANIFEST_LIMIT = 4 << 20
+"""Bytes; as in oci/manifest.py."""
 TREE_LIMIT = 1000
 """Manifests behind one reference."""
 FINAL = (Fault.NOT_FOUND, Fault.DENIED, Fault.STORAGE, Fault.WRONG_BYTES)
@@ -231,7 +233,7 @@ class Fetcher:
             descriptor, resolved_at, fresh = found
             digest = descriptor.digest
             part = Part(descriptor.size, ((registry, repository, True),))
-        if part is None:
+        if part is None or part.size > MANIFEST_LIMIT:
             return None
         manifest = await self._bring_manifest(digest, part, registry, repository)
         if not await self._deliverable(manifest):
@@ -350,13 +352,20 @@ class Fetcher:
                 if self._mesh.obtainable(child.digest):
                     return True
                 continue
-            raw = await self._store.read(child.digest, 0, child.size)
-            try:
-                if await self._deliverable(parse_manifest_untrusted(raw, child.media_type)):
-                    return True
-            except InvalidInputError:
-                continue
+            held = await self._held_manifest(child)
+            if held is not None and await self._deliverable(held):
+                return True
         return not manifest.manifests
+
+    async def _held_manifest(self, child: Descriptor) -> Manifest | None:
+        """A manifest that another refers to, if it is held and is one."""
+        size = self._store.blob_size(child.digest)
+        if size is None or size > MANIFEST_LIMIT:
+            return None
+        try:
+            return parse_manifest_untrusted(await self._store.read(child.digest, 0, size), child.media_type)
+        except InvalidInputError:
+            return None
 
     def _gettable(self, digest: Digest) -> bool:
         return self._store.blob_size(digest) is not None or self._mesh.obtainable(digest)
@@ -463,9 +472,9 @@ class Fetcher:
         """What is still to come before we can tell whether the image is whole."""
         lacking = {one.digest for one in (*manifest.manifests, *manifest.blobs)}
         for child in manifest.manifests:
-            if self._store.blob_size(child.digest) is not None:
-                raw = await self._store.read(child.digest, 0, child.size)
-                lacking |= await self._lacking(parse_manifest_untrusted(raw, child.media_type))
+            held = await self._held_manifest(child)
+            if held is not None:
+                lacking |= await self._lacking(held)
         return {digest for digest in lacking if self._store.blob_size(digest) is None}
 
     def _blob_published(self, blob: Digest) -> None:

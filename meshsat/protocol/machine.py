@@ -26,7 +26,7 @@ from meshsat.trust.keys import PeerId, parse_peer_id_untrusted
 BUSY_TICK = 0.1
 """Seconds between two looks at the deadlines while something is on its way."""
 IDLE_TICK = 0.5
-COSTS: dict[type[wire.Frame], int] = {wire.AskEntries: 200, wire.Resolve: 20, wire.Want: 5, wire.Entries: 4}
+COSTS: dict[type[wire.Frame], int] = {wire.Resolve: 20, wire.Want: 2, wire.Entries: 4}
 """Frames that make us work or answer at length, in terms of small ones."""
 PEERS_TOLD = 64
 """Members told to a new peer."""
@@ -234,7 +234,7 @@ class Machine:
             case wire.Unwant():
                 exchange.unwant(session, frame, now)
             case wire.AskEntries():
-                self._serving.ask_entries(session, frame)
+                self._serving.ask_entries(session, frame, now)
             case wire.Reject():
                 exchange.reject(session, frame, now)
             case wire.Failed():

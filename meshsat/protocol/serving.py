@@ -39,11 +39,13 @@ class Serving:
 
     # --- recipes ---
 
-    def ask_entries(self, session: Session, frame: wire.AskEntries) -> None:
+    def ask_entries(self, session: Session, frame: wire.AskEntries, now: float) -> None:
         cut = Cut(FIXED_1, frame.size)
         if len(frame.bits) > (cut.count + 7) // 8:
             return
         bits = int.from_bytes(frame.bits, "little") & bitset.full(cut.count)
+        if not session.spend_entries(bits.bit_count(), now):
+            return  # it asks another, or again
         if self._state.held.get(frame.blob) == frame.size:
             chunks = self._recipe(frame.blob)
             if chunks is not None:

@@ -24,6 +24,8 @@ SNUB = (2.0, 60.0)
 RATE_SMOOTHING = 0.2
 FRAME_RATE = 4000.0
 """Control frames a second that a peer may send for long; five times as many in a burst."""
+ENTRY_RATE = 65_536.0
+"""Entries of recipes a second that we tell one peer for long (2 MiB); eight times as many in a burst."""
 
 
 @dataclass(slots=True)
@@ -68,6 +70,8 @@ class Session:
     """Seconds from our last ping to its answer."""
     frame_credit: float = FRAME_RATE * 5
     frame_credit_at: float = 0.0
+    entry_credit: float = ENTRY_RATE * 8
+    entry_credit_at: float = 0.0
 
     def room(self, chunk_length: int, now: float) -> int:
         """How many more chunks of this length to ask it for."""
@@ -116,9 +120,19 @@ class Session:
         self.stalls = min(self.stalls + 1, 16)
         self.rate = 0.0
 
-    def spend_frame(self, now: float) -> bool:
-        """Account one control frame; False when the peer floods us (token bucket)."""
+    def spend_entries(self, count: int, now: float) -> bool:
+        """Account entries of recipes that we are to tell; False when it has asked for too many lately."""
+        self.entry_credit = min(ENTRY_RATE * 8, self.entry_credit + (now - self.entry_credit_at) * ENTRY_RATE)
+        self.entry_credit_at = now
+        if self.entry_credit < count:
+            return False
+        self.entry_credit -= count
+        return True
+
+    def spend_frame(self, now: float, cost: int = 1) -> bool:
+        """Account one control frame, which costs us as much as `cost` small ones; False when the peer floods
+        us (token bucket)."""
         self.frame_credit = min(FRAME_RATE * 5, self.frame_credit + (now - self.frame_credit_at) * FRAME_RATE)
         self.frame_credit_at = now
-        self.frame_credit -= 1
+        self.frame_credit -= cost
         return self.frame_credit >= 0
