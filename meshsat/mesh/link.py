@@ -94,12 +94,15 @@ class Link:
     async def run(self) -> str:
         """Run until the session ends; returns why. Raises nothing but what the receiver does."""
         ended = "the connection ended"
-        with self._scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._contained, self._send_all)
-                await self._contained(self._receive_all)
-                nursery.cancel_scope.cancel()
-        await self.stream.aclose()
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._contained, self._send_all)
+                    await self._contained(self._receive_all)
+                    nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):  # an abort: it does not wait
+                await self.stream.aclose()
         return self.reason or ended
 
     async def _contained(self, half: Callable[[], Awaitable[None]]) -> None:
@@ -163,6 +166,7 @@ class Link:
         payload = bytearray(length)
         buffered = min(length, len(self._buffer))
         payload[:buffered] = self._take(buffered)
+        to_come = length - buffered
         told = trio.current_time()
         with memoryview(payload) as view:
             while buffered < length:
@@ -173,7 +177,7 @@ class Link:
                 if trio.current_time() - told > PROGRESS:
                     told = trio.current_time()
                     self._receiver.payload_progressed(self)
-        self.bytes_in += length
+        self.bytes_in += to_come
         if expected is None:
             await self._receiver.chunk_received(self, frame, b"", payload)
         elif expected[0] != length:
