@@ -3,18 +3,21 @@
 A wall: whatever the library raises leaves here as `StreamBroken`, and nothing of it lives on by itself: no
 task, no thread, no table. Its Host, Swarm, TCP transport and muxer are not used (docs/decisions says why).
 
-Importing py-libp2p takes 0.5 s and 54 MB, so it is imported by whoever makes a `Wire`, not by this module.
-It installs no log handler then, and its own logger, which tells of every stranger's failure as an error, is
-silenced: what is worth telling is told by `libp2p_transport.py`. With `LIBP2P_DEBUG` in the environment it
-keeps its voice.
+Importing all of py-libp2p takes 54 MB and 0.5 s; what is used of it, half as much. So it is imported by
+whoever makes a `Wire`, not by this module, and its package's `__init__` is not run. It installs no log
+handler then, and its own logger, which tells of every stranger's failure as an error, is silenced: what is
+worth telling is told by `libp2p_transport.py`. With `LIBP2P_DEBUG` in the environment it keeps its voice.
 
 Not here: passes, streams, who may connect.
 """
 
+import importlib.util
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import trio
@@ -164,15 +167,17 @@ class _Library:
 
     def __init__(self) -> None:
         handlers = list(logging.root.handlers)
-        from libp2p.crypto import ed25519, keys, x25519  # noqa: PLC0415 - dear: see the module's docstring
-        from libp2p.peer import id as peer_id  # noqa: PLC0415
-        from libp2p.protocol_muxer import (  # noqa: PLC0415
-            multiselect,
-            multiselect_client,
-            multiselect_communicator,
-        )
-        from libp2p.security import security_multistream  # noqa: PLC0415
-        from libp2p.security.noise import transport as noise  # noqa: PLC0415
+        with _hollow_package("libp2p"):
+            import libp2p.transport.quic.utils  # noqa: PLC0415, F401 - first, or the next run in a circle
+            from libp2p.crypto import ed25519, keys, x25519  # noqa: PLC0415 - dear: see the module's docstring
+            from libp2p.peer import id as peer_id  # noqa: PLC0415
+            from libp2p.protocol_muxer import (  # noqa: PLC0415
+                multiselect,
+                multiselect_client,
+                multiselect_communicator,
+            )
+            from libp2p.security import security_multistream  # noqa: PLC0415
+            from libp2p.security.noise import transport as noise  # noqa: PLC0415
 
         self.ed25519, self.keys, self.x25519, self.peer_id = ed25519, keys, x25519, peer_id
         self.multiselect, self.client = multiselect, multiselect_client
@@ -181,6 +186,25 @@ class _Library:
         logging.root.handlers[:] = handlers
         if not os.environ.get("LIBP2P_DEBUG"):
             logging.getLogger("libp2p").setLevel(logging.CRITICAL + 1)
+
+
+@contextmanager
+def _hollow_package(name: str) -> Iterator[None]:
+    """Import modules of a package without running its `__init__`, which would import all the others.
+
+    Where somebody has imported the package before, it is taken as it is; whoever does so later runs it.
+    """
+    spec = importlib.util.find_spec(name) if name not in sys.modules else None
+    if spec is None:
+        yield
+        return
+    package = ModuleType(name)
+    package.__path__ = list(spec.submodule_search_locations or ())
+    sys.modules[name] = package
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def _channel(session: Any, stream: trio.abc.Stream, *, initiator: bool) -> NoiseChannel:

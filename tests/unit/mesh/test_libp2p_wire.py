@@ -183,7 +183,7 @@ LOGGING = """
 
     async def main():
         wire = Wire(NodeKey.generate())
-        for said in (b"nonsense", b"\\x13/multistream/1.0.0\\n\\x07/noise\\n" + bytes(64)):
+        for said in (b"\\x06hello\\n", b"nonsense", b"\\x13/multistream/1.0.0\\n\\x07/noise\\n" + bytes(64)):
             for secure in (wire.secure_inbound, lambda far: wire.secure_outbound(far, None)):
                 near, far = memory_stream_pair()
                 await near.send_all(said)
@@ -194,6 +194,8 @@ LOGGING = """
                     print("refused")
 
     trio.run(main)
+    assert "libp2p.security.noise" in sys.modules
+    assert not {"libp2p.bitswap", "libp2p.kad_dht", "libp2p.host", "requests"} & set(sys.modules)
     assert (list(logging.root.handlers), logging.root.level, threading.active_count()) == before
 """
 
@@ -208,4 +210,4 @@ def test_it_is_imported_late_logs_nothing_and_starts_no_thread() -> None:
         check=False,
     )
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout == "refused\n" * 4
+    assert ended.stdout == "refused\n" * 6
