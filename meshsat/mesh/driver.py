@@ -4,7 +4,8 @@ It owns every session, every fetch over the uplink and every partial blob. It de
 that is `protocol/`. No fault of a peer, of the upstream or of the disk leaves it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 import structlog
@@ -14,6 +15,7 @@ from meshsat.chunking.cut import FIXED_1, Cut
 from meshsat.errors import (
     DeniedError,
     DigestMismatchError,
+    InvalidInputError,
     MeshsatError,
     NotFoundError,
     StorageError,
@@ -49,7 +51,7 @@ def fault_of(error: MeshsatError) -> Fault:
             return Fault.NOT_FOUND
         case DeniedError():
             return Fault.DENIED
-        case DigestMismatchError():
+        case DigestMismatchError() | InvalidInputError():
             return Fault.WRONG_BYTES
         case StorageError():
             return Fault.STORAGE
@@ -85,7 +87,7 @@ class Driver:
         self._partials: dict[Digest, OpenBlob] = {}
         self._opening: dict[Digest, trio.Lock] = {}
         self._runs: dict[Digest, trio.CancelScope] = {}
-        self._forgetting: dict[Digest, trio.Event] = {}
+        self._forgetting: dict[Digest, list[trio.Event]] = {}
         self._nursery: trio.Nursery | None = None
         self._feeding = False
         self._backlog: list[Event] = []
@@ -274,8 +276,8 @@ class Driver:
             self.feed(events.PayloadProgressed(link.peer))
             return
         try:
-            if frame.blob in self._forgetting:
-                await self._forgetting[frame.blob].wait()
+            while self._forgetting.get(frame.blob):
+                await self._forgetting[frame.blob][-1].wait()
             await partial.write(frame.index, payload, digest)
         except DigestMismatchError:
             self._metrics.chunks_in.labels("wrong").inc()
@@ -305,8 +307,11 @@ class Driver:
             try:
                 return await partial.read(index)
             except StorageError:
-                if self._store.blob_size(blob) is None:  # else it was published under our hands
+                published = self._publishing.get(blob)
+                if published is None and self._store.blob_size(blob) is None:
                     raise
+                if published is not None:  # the file is being renamed under our hands
+                    await published.wait()
         size = self._store.blob_size(blob)
         if size is None:
             return None
@@ -322,7 +327,7 @@ class Driver:
     # --- the store ---
 
     async def _open(self, blob: Digest, size: int) -> None:
-        async with self._opening.setdefault(blob, trio.Lock()):
+        async with self._turn(blob):
             if blob not in self.machine.transfers:
                 return
             held = self._store.blob_size(blob)
@@ -344,20 +349,30 @@ class Driver:
             self.feed(events.TransferOpened(blob, tuple(sorted(partial.chunks.items()))))
             self._moved(blob)
 
+    @asynccontextmanager
+    async def _turn(self, blob: Digest) -> AsyncIterator[None]:
+        """Opening and closing of one blob, in the order in which they were begun."""
+        lock = self._opening.setdefault(blob, trio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():  # nor does anybody wait: they would have it
+                self._opening.pop(blob, None)
+
     async def _close(self, blob: Digest) -> None:
-        async with self._opening.setdefault(blob, trio.Lock()):
+        async with self._turn(blob):
             if blob in self.machine.transfers:
                 return  # wanted again meanwhile: the open partial serves
             partial = self._partials.pop(blob, None)
             if partial is not None:
                 await partial.aclose()
-        if not self._opening[blob].statistics().tasks_waiting:
-            self._opening.pop(blob, None)
 
     async def _publish(self, blob: Digest) -> None:
         partial = self._partials.get(blob)
         if partial is None:
             return
+        done = self._publishing[blob] = trio.Event()
         try:
             await partial.publish()
         except DigestMismatchError:
@@ -368,6 +383,9 @@ class Driver:
         else:
             self._partials.pop(blob, None)
             self._published(blob, partial.size)
+        finally:
+            done.set()
+            del self._publishing[blob]
 
     def _published(self, blob: Digest, size: int) -> None:
         self.feed(events.BlobPublished(blob, size))
@@ -385,14 +403,17 @@ class Driver:
     async def _forget(self, effect: effects.ForgetChunks) -> None:
         partial = self._partials.get(effect.blob)
         if partial is not None:
-            done = self._forgetting.setdefault(effect.blob, trio.Event())
+            done, under_way = trio.Event(), self._forgetting.setdefault(effect.blob, [])
+            under_way.append(done)
             try:
                 await partial.forget(effect.indexes)
             except StorageError as failed:
                 self._storage_failed(effect.blob, partial, failed)
             finally:
                 done.set()
-                self._forgetting.pop(effect.blob, None)
+                under_way.remove(done)
+                if not under_way:
+                    del self._forgetting[effect.blob]
 
     async def _load_recipe(self, blob: Digest) -> None:
         try:
