@@ -15,7 +15,6 @@ from meshsat.chunking.cut import FIXED_1, Cut
 from meshsat.errors import (
     DeniedError,
     DigestMismatchError,
-    InvalidInputError,
     MeshsatError,
     NotFoundError,
     StorageError,
@@ -23,12 +22,12 @@ from meshsat.errors import (
 )
 from meshsat.mesh.demand import Demand, Question
 from meshsat.mesh.link import Link
-from meshsat.mesh.sources import BlobStore, OpenBlob, UplinkPort
+from meshsat.mesh.sources import BlobStore, OpenBlob, UplinkPort, fault_of
 from meshsat.mesh.transport import DialError, ServeStatus, Stream, Transport
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.protocol import effects, events, wire
-from meshsat.protocol.events import Event, Fault
+from meshsat.protocol.events import Event
 from meshsat.protocol.gossip import ImageRecord
 from meshsat.protocol.machine import Machine
 from meshsat.trust.keys import PeerId
@@ -43,20 +42,6 @@ class Announcer(Protocol):
     """Who spreads records by gossip."""
 
     def announce(self, record: ImageRecord) -> None: ...
-
-
-def fault_of(error: MeshsatError) -> Fault:
-    match error:
-        case NotFoundError():
-            return Fault.NOT_FOUND
-        case DeniedError():
-            return Fault.DENIED
-        case DigestMismatchError() | InvalidInputError():
-            return Fault.WRONG_BYTES
-        case StorageError():
-            return Fault.STORAGE
-        case _:
-            return Fault.UNAVAILABLE
 
 
 class Driver:
@@ -88,6 +73,8 @@ class Driver:
         self._opening: dict[Digest, trio.Lock] = {}
         self._runs: dict[Digest, trio.CancelScope] = {}
         self._forgetting: dict[Digest, list[trio.Event]] = {}
+        self._publishing: dict[Digest, trio.Event] = {}
+        self._publishing: dict[Digest, trio.Event] = {}
         self._nursery: trio.Nursery | None = None
         self._feeding = False
         self._backlog: list[Event] = []

@@ -6,8 +6,17 @@ from typing import Protocol
 
 from meshsat.chunking.cut import Cut
 from meshsat.chunking.recipe import Recipe
+from meshsat.errors import (
+    DeniedError,
+    DigestMismatchError,
+    InvalidInputError,
+    MeshsatError,
+    NotFoundError,
+    StorageError,
+)
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import Manifest
+from meshsat.protocol.events import Fault
 from meshsat.protocol.gossip import ImageRecord
 
 
@@ -63,3 +72,18 @@ class UplinkPort(Protocol):
     def blob(
         self, registry: str, repository: str, digest: Digest, start: int, stop: int, size: int
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]: ...
+
+
+def fault_of(error: MeshsatError) -> Fault:
+    """What an error of the store or the uplink is called between nodes."""
+    match error:
+        case NotFoundError():
+            return Fault.NOT_FOUND
+        case DeniedError():
+            return Fault.DENIED
+        case DigestMismatchError() | InvalidInputError():
+            return Fault.WRONG_BYTES
+        case StorageError():
+            return Fault.STORAGE
+        case _:
+            return Fault.UNAVAILABLE
