@@ -24,6 +24,11 @@ RECORD_LIMIT = 4096
 CLOCK_SKEW = 300.0
 """Seconds that another node's clock may be ahead of ours before its records are refused."""
 
+
+class FutureRecordError(InvalidInputError):
+    """Dated after our own clock: one of the two clocks is wrong, and nobody need have lied."""
+
+
 Key = tuple[str, str, str]
 """Registry, repository, tag (or digest, for a record that answers a question by digest)."""
 
@@ -74,7 +79,7 @@ def seal(
 def open_record_untrusted(sealed: bytes, now: float) -> ImageRecord:
     """The record in a sealed envelope, its signature checked. `now` is Unix time.
 
-    Raises `InvalidInputError`.
+    Raises `InvalidInputError`, of which `FutureRecordError` is one.
     """
     if len(sealed) > RECORD_LIMIT:
         raise InvalidInputError("an image record is too large")
@@ -87,20 +92,23 @@ def open_record_untrusted(sealed: bytes, now: float) -> ImageRecord:
     registry, repository, reference, media_type, digest, size, resolved_at = items
     if not registry or len(registry) > 255 or len(media_type) > 255 or not 0 <= size < 1 << 32:
         raise InvalidInputError("an image record's fields are out of range")
-    if not 0 <= resolved_at <= now + CLOCK_SKEW:
-        raise InvalidInputError("an image record is from the future: check the clocks of the site")
+    if not 0 <= resolved_at < float("inf"):
+        raise InvalidInputError("an image record has no date")
     parse_repository_untrusted(repository)
     if ":" in reference:
         if Digest.parse_untrusted(reference) != Digest.parse_untrusted(digest):
             raise InvalidInputError("an image record names one digest and means another")
     else:
         parse_tag_untrusted(reference)
+    meaning = Digest.parse_untrusted(digest)
+    if resolved_at > now + CLOCK_SKEW:
+        raise FutureRecordError("an image record is from the future: check the clocks of the site")
     return ImageRecord(
         registry,
         repository,
         reference,
         media_type,
-        Digest.parse_untrusted(digest),
+        meaning,
         size,
         resolved_at,
         opened.author,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from meshsat.errors import InvalidInputError
 from meshsat.protocol import effects, events, lease, wire
 from meshsat.protocol.events import Fault
-from meshsat.protocol.gossip import ImageRecord, Key, RecordSet, open_record_untrusted
+from meshsat.protocol.gossip import FutureRecordError, ImageRecord, Key, RecordSet, open_record_untrusted
 from meshsat.protocol.session import Session
 from meshsat.protocol.state import State
 from meshsat.protocol.uplinks import Uplinks
@@ -61,11 +61,17 @@ class Resolver:
         if record is not None:
             self._state.emit(effects.TellResolved(*key, record))
             return
+        negative = self._negative.get(key)
+        if negative is not None and now < negative[0]:
+            self._state.emit(effects.TellResolved(*key, None, Fault.NOT_FOUND, negative[1]))
+            return
         lookup = self._lookups.get(key)
         if lookup is None:
             lookup = self._lookups[key] = Lookup(local=True)
             self._advance(key, lookup, now)
-        lookup.local = True
+        elif not lookup.local:  # asked for a peer so far
+            lookup.local = True
+            lookup.deadline = now + ANSWER_DEADLINE
 
     def _fresh(self, key: Key, max_age: float, now: float) -> ImageRecord | None:
         record = self._records.get(key)
@@ -101,9 +107,9 @@ class Resolver:
         else:
             lookup = self._lookups.get(key)
             if lookup is None:
-                lookup = self._lookups[key] = Lookup(
-                    asked=self._state.me, deadline=now + 10 * ANSWER_DEADLINE
-                )
+                lookup = self._lookups[key] = Lookup(deadline=now + 10 * ANSWER_DEADLINE)
+            if lookup.asked != self._state.me:  # else two that ask each other would wait for each other
+                lookup.asked = self._state.me
                 self._state.emit(effects.ResolveUpstream(*key))
             lookup.askers[session.peer] = None
 
@@ -113,18 +119,23 @@ class Resolver:
         lookup = self._lookups.get(key)
         if lookup is None or lookup.asked != session.peer:
             return
+        fault = Fault(frame.fault) if frame.fault in set(Fault) else Fault.UNAVAILABLE
+        message = frame.message
         if frame.record:
+            fault, message = Fault.UNAVAILABLE, "it answered something else"
             try:
                 record = open_record_untrusted(frame.record, self._unix(now))
+            except FutureRecordError as clocks:
+                message = str(clocks)
             except InvalidInputError as wrong:
-                self._state.expel(session, f"it sent a wrong image record: {wrong}")
-                record = None
-            if record is not None and record.key == key:
-                self._records.merge(record)
-                self._finish(key, record, None, "")
-                return
-        fault = Fault(frame.fault) if frame.fault in set(Fault) else Fault.UNAVAILABLE
-        self._failed(key, lookup, fault, f"{session.name or session.peer}: {frame.message}", now)
+                message = f"it sent a wrong image record: {wrong}"
+                self._state.expel(session, message)
+            else:
+                if record.key == key:
+                    self._records.merge(record)
+                    self._finish(key, record, None, "")
+                    return
+        self._failed(key, lookup, fault, f"{session.name or session.peer}: {message}", now)
 
     def upstream_answered(self, event: events.UpstreamAnswered, now: float) -> None:
         """Our own uplink answers."""
@@ -147,7 +158,8 @@ class Resolver:
             for peer in lookup.askers:
                 self._answer(peer, key, None, fault, event.message)
             lookup.askers.clear()
-            self._failed(key, lookup, fault, event.message, now)
+            if lookup.asked == self._state.me:  # else it took so long that another was asked meanwhile
+                self._failed(key, lookup, fault, event.message, now)
 
     def _failed(self, key: Key, lookup: Lookup, fault: Fault, message: str, now: float) -> None:
         lookup.fault, lookup.message = fault, message
