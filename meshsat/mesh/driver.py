@@ -74,7 +74,6 @@ class Driver:
         self._runs: dict[Digest, trio.CancelScope] = {}
         self._forgetting: dict[Digest, list[trio.Event]] = {}
         self._publishing: dict[Digest, trio.Event] = {}
-        self._publishing: dict[Digest, trio.Event] = {}
         self._nursery: trio.Nursery | None = None
         self._feeding = False
         self._backlog: list[Event] = []
