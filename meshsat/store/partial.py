@@ -130,9 +130,7 @@ class Partial:
         sha256 = self._chunks.get(index)
         if sha256 is None or self.state in (State.DISCARDED, State.CLOSED):
             raise NotFoundError(f"chunk {index} of {self.digest} is not here")
-        data = await self._backing.threads.run(
-            disk.read_span, self._path, offset + start, max(stop - start, 0)
-        )
+        data = await self._backing.threads.run(self._read_span, offset + start, max(stop - start, 0))
         if self._chunks.get(index) is not sha256:
             raise NotFoundError(f"chunk {index} of {self.digest} was forgotten while it was read")
         return data
@@ -218,8 +216,18 @@ class Partial:
 
     # In worker threads
 
+    def _read_span(self, offset: int, length: int) -> bytes:
+        """From wherever the file is now: publishing renames it under those who read."""
+        path, target = self._path, self._backing.layout.blob(self.digest)
+        try:
+            return disk.read_span(path, offset, length)
+        except StorageError:
+            if path == target or not target.exists():
+                raise
+            return disk.read_span(target, offset, length)
+
     def _read_whole(self, index: int) -> bytes:
-        return disk.read_span(self._path, *self.cut.span(index))
+        return self._read_span(*self.cut.span(index))
 
     def _check(self, index: int, data: Buffer, expect: bytes | None) -> bytes:
         sha256 = hashlib.sha256(data).digest()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,6 +13,7 @@ import trio
 from meshsat.chunking.cut import MIN_CHUNK
 from meshsat.errors import NotFoundError, StorageError
 from meshsat.oci.digest import Digest
+from meshsat.store import disk
 from meshsat.store.database import Database
 from meshsat.store.partial import CATCH_UP, Partial, State
 from meshsat.store.store import Store
@@ -157,3 +159,27 @@ async def test_ending_waits_for_chunks_that_are_being_written(store: Store, part
     assert len(outcomes) == 6
     again = await store.partial(DIGEST, len(DATA))
     assert len(again.chunks) == outcomes.count("written")
+
+
+async def test_a_chunk_can_be_read_while_the_blob_gets_its_final_name(
+    partial: Partial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renamed, go_on = threading.Event(), threading.Event()
+    really = disk.publish
+
+    def publish(*arguments: Any, **options: Any) -> None:
+        really(*arguments, **options)
+        renamed.set()
+        assert go_on.wait(10)
+
+    monkeypatch.setattr(disk, "publish", publish)
+    for index in range(6):
+        await partial.write(index, chunk(index))
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial.publish)
+            await trio.to_thread.run_sync(renamed.wait)
+            try:
+                assert await partial.read(3) == chunk(3)
+            finally:
+                go_on.set()
