@@ -68,6 +68,7 @@ class Asking:
             return
         peers = list(transfer.holders)
         self._state.rng.shuffle(peers)
+        peers.sort(key=transfer.entries_asked_of.__contains__)  # whoever was asked already comes last
         for peer in peers:
             self.ask_entries(transfer, self._state.sessions[peer], now)
 

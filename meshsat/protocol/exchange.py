@@ -261,12 +261,16 @@ class Exchange:
             transfer.learned(fresh, now)
             self._asking.fill_all(transfer, now)
 
-    def failed(self, session: Session, frame: wire.Failed) -> None:
-        """A peer's uplink can't bring what we want."""
+    def failed(self, session: Session, frame: wire.Failed, now: float) -> None:
+        """A peer's uplink can't bring what we want: tell that, or try our own."""
         transfer = self._state.transfers.get(frame.blob)
-        if transfer is None or not transfer.local or self._uplinks.up:
+        if transfer is None or not transfer.local or frame.fault not in set(Fault):
             return
-        if frame.fault in set(Fault) and self._uplinks.leader(transfer) in (session.peer, None):
+        if self._uplinks.up:
+            if frame.fault != Fault.UNAVAILABLE:  # that is no matter of this blob, and told by `Uplink`
+                transfer.unable.add(session.peer)
+                self._asking.seek(transfer, now)
+        elif self._uplinks.leader(transfer) in (session.peer, None):
             message = f"{session.name or session.peer}: {frame.message}"
             self._state.emit(effects.TellFailed(frame.blob, Fault(frame.fault), message))
 
@@ -419,6 +423,11 @@ class Exchange:
             self._state.emit(effects.TellFailed(event.blob, Fault.STORAGE, event.message))
             self._end(transfer)
 
+    def uplink_probed(self, event: events.UplinkProbed, now: float) -> None:
+        self._uplinks.probed(now, up=event.up)
+        if event.up:
+            self.uplinks_changed(now)
+
     def uplink_ended(self, event: events.UplinkEnded, now: float) -> None:
         transfer = self._state.transfers.get(event.blob)
         if transfer is None:
@@ -448,8 +457,7 @@ class Exchange:
 
     def tick(self, now: float) -> None:
         """Deadlines, second tries, forgiveness."""
-        if self._uplinks.retry(now):
-            self.uplinks_changed(now)
+        self._uplinks.retry(now)
         for session in list(self._state.sessions.values()):
             if session.stalled(now):
                 self._asking.stalled(session, now)

@@ -37,6 +37,9 @@ class Settings:
     me: PeerId
     name: str
     uplink: bool
+    """This node may fetch from upstream."""
+    uplink_up: bool = True
+    """Its uplink is taken to work until it fails; else it must be seen to work first."""
     unix_offset: float = 0.0
     """What to add to the machine's time to have Unix time."""
     keepalive: float = 1.0
@@ -55,7 +58,7 @@ class Machine:
         self.records = RecordSet()
         self.addresses: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         """Our own control and bulk addresses, as peers are told."""
-        self._uplinks = Uplinks(self._state, enabled=settings.uplink)
+        self._uplinks = Uplinks(self._state, enabled=settings.uplink, up=settings.uplink_up)
         self._serving = Serving(self._state)
         self._exchange = Exchange(self._state, self._serving, self._uplinks)
         self._membership = Membership(self._state, rng, max_sessions=settings.max_sessions)
@@ -171,6 +174,8 @@ class Machine:
                 self._serving.recipe_known(event.blob, event.chunks)
             case events.UplinkEnded():
                 exchange.uplink_ended(event, now)
+            case events.UplinkProbed():
+                exchange.uplink_probed(event, now)
             case events.ReferenceWanted():
                 self._resolver.wanted(event, now)
             case events.UpstreamAnswered():
@@ -238,7 +243,7 @@ class Machine:
             case wire.Reject():
                 exchange.reject(session, frame, now)
             case wire.Failed():
-                exchange.failed(session, frame)
+                exchange.failed(session, frame, now)
             case wire.Resolve():
                 self._resolver.asked(session, frame, now)
             case wire.Resolved():

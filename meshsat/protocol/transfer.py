@@ -53,6 +53,8 @@ class Transfer:
         self.levels: list[int] = [self.everything]
         """levels[n]: the chunks that exactly n connected peers hold."""
         self.run: Run | None = None
+        self.unable: set[PeerId] = set()
+        """Peers whose uplink can not bring it, by their own word: their leases of it are others'."""
         self.retry_at = 0.0
         """Not before this time do we try our uplink for it again."""
         self.failures = 0

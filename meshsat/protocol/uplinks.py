@@ -37,11 +37,14 @@ def mismatch_backoff(mismatches: int) -> float:
 
 
 class Uplinks:
-    def __init__(self, state: State, *, enabled: bool) -> None:
+    """`enabled`: this node may use its uplink. `up`: it is taken to work before it was ever tried."""
+
+    def __init__(self, state: State, *, enabled: bool, up: bool = True) -> None:
         self._state = state
         self.enabled = enabled
-        self.up = enabled
-        self._retry_at = 0.0
+        self.up = enabled and up
+        self._probing = False
+        self._retry_at = float("-inf")
         self._failures = 0
 
     # --- who has one ---
@@ -53,8 +56,12 @@ class Uplinks:
 
     def leads(self, blob: Digest, segment: int) -> bool:
         """Whether the lease of this segment is ours."""
-        name = lease.segment_lease(str(blob), segment)
-        return self.up and lease.holder(name, self.candidates()) == self._state.me
+        if not self.up:
+            return False
+        transfer = self._state.transfers.get(blob)
+        unable = transfer.unable if transfer is not None else ()
+        candidates = [peer for peer in self.candidates() if peer not in unable]
+        return lease.holder(lease.segment_lease(str(blob), segment), candidates) == self._state.me
 
     def leader(self, transfer: Transfer) -> PeerId | None:
         """Whose uplink fetches the first chunk that we miss; None if nobody's can."""
@@ -63,6 +70,8 @@ class Uplinks:
         return lease.holder(lease.segment_lease(str(transfer.blob), segment), self.candidates())
 
     def leads_any(self, blob: Digest, size: int) -> bool:
+        if not self.up:
+            return False
         cut = Cut(FIXED_1, size)
         last = cut.segment_of(cut.count - 1) if cut.count else 0
         return any(self.leads(blob, segment) for segment in range(last + 1))
@@ -82,12 +91,19 @@ class Uplinks:
             for peer in self._state.sessions:
                 self._state.send(peer, wire.Uplink(up))
 
-    def retry(self, now: float) -> bool:
-        """Take the uplink for good again when its time has come; True when that changed anything."""
-        if self.enabled and not self.up and now >= self._retry_at:
+    def retry(self, now: float) -> None:
+        """When its time has come, see whether the uplink works again: it gets no lease on a hope."""
+        if self.enabled and not self.up and not self._probing and now >= self._retry_at:
+            self._probing = True
+            self._state.emit(effects.ProbeUplink())
+
+    def probed(self, now: float, *, up: bool) -> None:
+        self._probing = False
+        if up:
             self.set_up(up=True)
-            return True
-        return False
+        elif not self.up:
+            self._retry_at = now + backoff(self._failures, None)
+            self._failures += 1
 
     # --- runs ---
 
@@ -134,7 +150,8 @@ class Uplinks:
         uplink_only = transfer.levels[0] & transfer.missing >> needed << needed
         if run is not None and uplink_only:
             first = bitset.lowest(uplink_only)
-            if first <= needed + near and not run.next - 1 <= first <= run.next + near:
+            elsewhere = first <= needed + near and not run.next - 1 <= first <= run.next + near
+            if elsewhere and self.leads(transfer.blob, transfer.cut.segment_of(first)):
                 self.stop(transfer)
 
     def advanced(self, transfer: Transfer, index: int) -> None:
