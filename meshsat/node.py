@@ -93,6 +93,7 @@ class Node:
                 identity.key.peer_id,
                 config.name or identity.member.name or socket.gethostname(),
                 uplink=uplink is not None,
+                uplink_up=not config.uplink.registries,  # without one there is nothing to probe
                 unix_offset=time.time() - trio.current_time(),
                 keepalive=config.mesh.keepalive,
                 silence_limit=config.mesh.silence_limit,

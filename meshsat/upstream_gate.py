@@ -22,6 +22,9 @@ class UpstreamGate:
         self.on_stored: Callable[[Digest, int], None] = lambda _digest, _size: None
         """Called with each manifest that came into the store."""
 
+    async def probe(self) -> None:
+        await self._uplink.probe()
+
     async def resolve(self, registry: str, repository: str, reference: str) -> ImageRecord:
         manifest = await self._uplink.manifest(registry, repository, reference)
         await self._store.put(manifest.raw, manifest.digest)

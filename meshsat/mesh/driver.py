@@ -140,6 +140,8 @@ class Driver:
                 run = self._runs.pop(effect.blob, None)
                 if run is not None:
                     run.cancel()
+            case effects.ProbeUplink():
+                self._start(self._probe)
             case effects.Publish():
                 self._start(self._publish, effect.blob)
             case effects.ForgetChunks():
@@ -479,6 +481,16 @@ class Driver:
         digest = await partial.write(index, chunk)
         self.feed(events.ChunkStored(partial.digest, index, digest, None))
         self._moved(partial.digest)
+
+    async def _probe(self) -> None:
+        up = self._uplink is not None
+        if self._uplink is not None:
+            try:
+                await self._uplink.probe()
+            except UnavailableError as failed:
+                log.debug("the uplink does not work", problem=str(failed))
+                up = False
+        self.feed(events.UplinkProbed(up))
 
     async def _resolve(self, effect: effects.ResolveUpstream) -> None:
         key = (effect.registry, effect.repository, effect.reference)

@@ -63,6 +63,10 @@ class BlobStore(Protocol):
 class UplinkPort(Protocol):
     """The way upstream. All raise `MeshsatError`s."""
 
+    async def probe(self) -> None:
+        """Raises `UnavailableError` where no upstream that is known can be reached."""
+        ...
+
     async def resolve(self, registry: str, repository: str, reference: str) -> ImageRecord:
         """What the tag or digest means; the manifest itself is in the store afterwards."""
         ...

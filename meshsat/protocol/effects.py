@@ -59,6 +59,11 @@ class CancelUplink:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeUplink:
+    """See whether an upstream can be reached; `UplinkProbed` follows."""
+
+
+@dataclass(frozen=True, slots=True)
 class ResolveUpstream:
     """Ask the upstream what the reference means; `UpstreamAnswered` follows."""
 
@@ -139,6 +144,7 @@ Effect = (
     | Disconnect
     | FetchUplink
     | CancelUplink
+    | ProbeUplink
     | ResolveUpstream
     | Announce
     | TellResolved

@@ -194,6 +194,13 @@ class UplinkEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class UplinkProbed:
+    """The answer to `ProbeUplink`: whether an upstream can be reached over our uplink now."""
+
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ReferenceWanted:
     registry: str
     repository: str
@@ -239,6 +246,7 @@ Event = (
     | StorageFailed
     | RecipeLoaded
     | UplinkEnded
+    | UplinkProbed
     | ReferenceWanted
     | UpstreamAnswered
     | TimerExpired

@@ -128,7 +128,7 @@ class Machine:
         done, self._effects[:] = list(self._effects), []
         return done
 
-    def _dispatch(self, event: events.Event, now: float) -> None:
+    def _dispatch(self, event: events.Event, now: float) -> None:  # noqa: PLR0915 - the table of events
         exchange = self._exchange
         match event:
             case events.FrameReceived():

@@ -72,6 +72,13 @@ class Uplink:
         """True once `registry` answered a range with the whole: fetch its blobs in one go."""
         return self._upstreams.state(registry).ignores_ranges
 
+    async def probe(self) -> None:
+        """See whether any registry that is configured or was used can be reached: a TCP connection, no more.
+
+        Raises `UnavailableError` if none can. Where none is known there is nothing to see, and all is
+        well."""
+        await self._upstreams.probe()
+
     async def manifest(self, registry: str, repository: str, reference: str) -> Manifest:
         """The manifest that a tag or digest means now. Raises `NotFoundError`, `DeniedError`,
         `UnavailableError`, `DigestMismatchError`, `InvalidInputError` (names, or what the upstream sent)."""

@@ -37,6 +37,9 @@ ASK_CONNECTIONS = 8
 """For what is small: manifests, tokens, sizes never wait behind blobs."""
 HOLD_LIMIT = 300.0
 """Seconds for which a registry is left alone at most, however long it asks us to wait."""
+PROBES = 4
+"""Registries that are tried to see whether the uplink works."""
+PROBE_TIMEOUT = 3.0
 _REMEMBERED = 256
 """Registries of which something is remembered."""
 _REDIRECT = frozenset({301, 302, 303, 307, 308})
@@ -117,6 +120,30 @@ class Upstreams:
         while len(self._states) > _REMEMBERED:
             self._states.popitem(last=False)
         return state
+
+    async def probe(self) -> None:
+        """Raises `UnavailableError` where registries are known and none of them takes a connection."""
+        known = dict.fromkeys((*self._entries, *self._states))
+        if not self._section.enabled:
+            raise UnavailableError("this node does not use its uplink (uplink.enabled = false)")
+        for registry in list(known)[-PROBES:]:
+            if await self._reachable(registry):
+                return
+        if known:
+            raise UnavailableError(f"no registry can be reached: {', '.join(known)}")
+
+    async def _reachable(self, registry: str) -> bool:
+        entry = self._entries.get(registry)
+        scheme = "http" if entry is not None and entry.plain_http else "https"
+        url = httpx.URL(f"{scheme}://{DOCKER_HUB_HOST if registry == DOCKER_HUB else registry}")
+        port = url.port or (80 if scheme == "http" else 443)
+        try:
+            with trio.fail_after(min(self._section.connect_timeout, PROBE_TIMEOUT)):
+                stream = await trio.open_tcp_stream(url.host, port)
+        except (OSError, trio.TooSlowError):
+            return False
+        await stream.aclose()
+        return True
 
     async def get(self, ask: Ask, *, bulk: bool = False) -> Answer:
         """The answer with status 200 (where a Range was asked, also 206 or 416), to be closed by the caller.

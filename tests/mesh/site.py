@@ -67,10 +67,15 @@ class Uplink:
         self.down = False
 
     def _check(self) -> None:
-        if self._upstream.fault is not None:
-            raise self._upstream.fault
+        fault = self._upstream.fault
+        if fault is not None:
+            raise fault
         if self.down:
             raise UnavailableError("the uplink is down")
+
+    async def probe(self) -> None:
+        await trio.sleep(0.02)
+        self._check()
 
     async def resolve(self, registry: str, repository: str, reference: str) -> ImageRecord:
         self._upstream.requests.append(f"resolve {reference}")
