@@ -111,6 +111,8 @@ class Room:
                 self.feed(name, events.RecipeLoaded(effect.blob, self.blobs[effect.blob].chunks))
             case effects.FetchUplink():
                 self._runs[name, effect.blob] = [effect.start, effect.stop]
+            case effects.ProbeUplink():
+                self.feed(name, events.UplinkProbed(self.upstream is None))
             case effects.CancelUplink():
                 self._runs.pop((name, effect.blob), None)
             case effects.Publish():

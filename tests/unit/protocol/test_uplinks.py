@@ -1,13 +1,15 @@
+import random
 from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
 
 from meshsat.chunking.cut import SEGMENT
-from meshsat.protocol import effects, events, lease, uplinks, wire
+from meshsat.protocol import effects, events, lease, wire
 from meshsat.protocol.events import Fault, Priority
+from meshsat.protocol.machine import Machine, Settings
 from meshsat.protocol.uplinks import BACKOFF, PERMANENT, RETRY_AFTER_LIMIT, RUNS, backoff, mismatch_backoff
-from tests.brain import SOURCE, Blob, Brain, led_by, only, peer, runs, segments, sent
+from tests.brain import SOURCE, Blob, Brain, key, led_by, only, peer, runs, segments, sent
 from tests.room import Room
 
 
@@ -282,6 +284,9 @@ def test_an_uplink_that_fails_is_down_and_told_and_tried_again() -> None:
     assert sent(done, wire.Uplink, "a") == [wire.Uplink(up=False)]
     assert not brain.machine.uplink_up
     done = brain.wait(BACKOFF[0] + 0.2, hearing=["a"])
+    assert only(done, effects.ProbeUplink) == [effects.ProbeUplink()]
+    assert not runs(done)
+    done = brain.feed(events.UplinkProbed(up=True))
     assert sent(done, wire.Uplink, "a") == [wire.Uplink(up=True)]
     assert runs(done) == [(0, 4)]
 
@@ -290,17 +295,28 @@ def test_a_dead_uplink_is_tried_ever_more_rarely() -> None:
     blob = led_by("me", [])
     brain = Brain(uplink=True)
     brain.pull(blob)
-    tries = []
+    brain.feed(ended(blob, Fault.UNAVAILABLE))
+    tries = [brain.now]
     for _ in range(3000):
-        if brain.machine.transfers[blob.digest].run is not None:
+        if only(brain.wait(0.1), effects.ProbeUplink):
             tries.append(brain.now)
-            brain.feed(ended(blob, Fault.UNAVAILABLE))
-        brain.wait(0.1)
+            assert not only(brain.tick(), effects.ProbeUplink)  # one at a time
+            assert not runs(brain.feed(events.UplinkProbed(up=False)))
     gaps = [later - earlier for earlier, later in pairwise(tries)]
     assert len(tries) < 12
     assert gaps[-1] >= BACKOFF[1]
-    brain.feed(blob.stored(0))
-    assert brain.machine.transfers[blob.digest].failures == 0  # it works again
+    assert runs(brain.feed(events.UplinkProbed(up=True))) == [(0, 4)]
+    brain.feed(blob.stored(0), ended(blob, Fault.UNAVAILABLE))  # it had worked again
+    assert only(brain.wait(BACKOFF[0] + 0.2), effects.ProbeUplink)
+
+
+def test_an_uplink_may_have_to_be_seen_to_work_first() -> None:
+    settings = Settings(peer("me"), "me", uplink=True, uplink_up=False, settle=0.0)
+    machine = Machine(settings, key("me").sign, random.Random(0))
+    assert machine.handle(events.TimerExpired(), 1.0) == [effects.ProbeUplink()]
+    assert not machine.uplink_up
+    machine.handle(events.UplinkProbed(up=True), 2.0)
+    assert machine.uplink_up
 
 
 def test_an_uplink_that_fails_leaves_its_leases_to_others() -> None:
@@ -360,8 +376,8 @@ def test_wrong_upstreams_are_tried_ever_more_rarely() -> None:
 def test_an_uplink_that_is_down_counts_no_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """A want of a tebibyte has 65536 of them, and a peer may have thousands of wants."""
     calls = []
-    monkeypatch.setattr(uplinks.lease, "holder", lambda *args: calls.append(args))
-    monkeypatch.setattr(uplinks.lease, "segment_lease", lambda *args: calls.append(args))
+    monkeypatch.setattr(lease, "holder", lambda *args: calls.append(args))
+    monkeypatch.setattr(lease, "segment_lease", lambda *args: calls.append(args))
     brain = Brain()
     brain.meet("u", uplink=True)
     brain.meet("a")
