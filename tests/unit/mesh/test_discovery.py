@@ -168,7 +168,9 @@ async def test_it_recovers_once_there_is_multicast(monkeypatch: pytest.MonkeyPat
     await running(MdnsDiscovery("127.0.0.1", None, said).run, look)
 
 
-async def test_a_name_that_is_taken_keeps_nobody_out(logged: list[EventDict]) -> None:
+async def test_a_name_that_is_taken_keeps_nobody_out(
+    logged: list[EventDict], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A clone, or a liar, has our name: we take another if we hear of it, and it is the peer id that counts."""
     liar = Zeroconf(interfaces=["127.0.0.1"], ip_version=IPVersion.V4Only)
     said = announcement(NodeKey.generate().peer_id)
@@ -180,6 +182,12 @@ async def test_a_name_that_is_taken_keeps_nobody_out(logged: list[EventDict]) ->
         server="liar.local.",
     )
 
+    register, allowed = Zeroconf.register_service, []
+
+    def count(zeroconf: Zeroconf, info: ServiceInfo, **options: Any) -> None:
+        allowed.append(options)
+        register(zeroconf, info, **options)
+
     async def look(_found: list[Sighting]) -> None:
         lookout = MdnsDiscovery("127.0.0.1", said.fleet, None)
         seen = await running(lookout.run, lambda seen: until(lambda: seen))
@@ -187,10 +195,12 @@ async def test_a_name_that_is_taken_keeps_nobody_out(logged: list[EventDict]) ->
 
     try:
         await trio.to_thread.run_sync(liar.register_service, taken)
+        monkeypatch.setattr(Zeroconf, "register_service", count)
         await running(MdnsDiscovery("127.0.0.1", None, said).run, look)
     finally:
         await trio.to_thread.run_sync(liar.close)
     assert [entry["event"] for entry in logged if entry["log_level"] == "warning"] == []
+    assert allowed == [{"allow_name_change": True}]
 
 
 async def test_malformed_announcements_do_not_hide_the_others() -> None:
