@@ -6,11 +6,9 @@ when all that it refers to is held or can be had now; what is read is verified, 
 reading withdraws its interest.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 import structlog
 import trio
@@ -22,29 +20,24 @@ from meshsat.errors import (
     StorageError,
     UnavailableError,
 )
-from meshsat.mesh.demand import Demand, Signal
-from meshsat.mesh.service import Mesh, error_of
+from meshsat.mesh.demand import Signal
+from meshsat.mesh.service import Mesh
 from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import Manifest, parse_manifest_untrusted
 from meshsat.oci.reference import Reference
-from meshsat.protocol.events import Fault, Priority
+from meshsat.protocol.events import Priority
 from meshsat.protocol.wire import Source
+from meshsat.reading import ArrivingBlob, Part, Patience, StoredBlob
 from meshsat.registry.content import BlobReader, Name, Served
 from meshsat.store.store import Store
 from meshsat.web.view import PullEvent
 
 log = structlog.get_logger(__name__)
 
-PIECE = 1 << 20
-"""Bytes that a reader is given at once."""
 PULL_MAX_AGE = 10.0
 """Seconds for which the answer that somebody else got for a tag is good enough for a pull."""
 PULL_RESOLVE_PATIENCE = 30.0
-NO_SOURCE_LIMIT = 15.0
-"""Seconds for which nobody may be there who could deliver, before a pull or a reader gives up."""
-STALL_LIMIT = 90.0
-"""Seconds without a byte of progress before a pull or a reader gives up."""
 PROGRESS_INTERVAL = 0.25
 UNREACHABLE_MEMORY = 5.0
 """Seconds for which a failed question about a tag is not asked again for a client."""
@@ -53,15 +46,6 @@ MANIFEST_LIMIT = 4 << 20
 """Bytes; as in oci/manifest.py."""
 TREE_LIMIT = 1000
 """Manifests behind one reference."""
-FINAL = (Fault.NOT_FOUND, Fault.DENIED, Fault.STORAGE, Fault.WRONG_BYTES)
-
-
-@dataclass(slots=True)
-class Part:
-    """A manifest or blob behind a reference."""
-
-    size: int
-    sources: tuple[Source, ...]
 
 
 @dataclass(slots=True)
@@ -74,114 +58,6 @@ class Tree:
     @property
     def total(self) -> int:
         return sum(part.size for part in self.parts.values())
-
-
-class Patience:
-    """Gives up when nothing moves for too long."""
-
-    def __init__(self, can_be_had: Callable[[], bool]) -> None:
-        self._can_be_had = can_be_had
-        self._moved_at = self._sourced_at = trio.current_time()
-        self._progress = -1
-
-    def check(self, progress: int, faults: Iterable[tuple[Fault | None, str]]) -> None:
-        """Raises a `MeshsatError` when it is over; `progress` is any number that grows."""
-        now = trio.current_time()
-        told = [(fault, message) for fault, message in faults if fault is not None]
-        if progress != self._progress:
-            self._progress, self._moved_at = progress, now
-        if self._can_be_had():
-            self._sourced_at = now
-        for fault, message in told:
-            if fault in FINAL:
-                raise error_of(fault, message)
-        because = f": {told[0][1]}" if told else ""
-        if now - self._sourced_at > NO_SOURCE_LIMIT:
-            raise UnavailableError(f"no node of this site holds it, and none has a working uplink{because}")
-        if now - self._moved_at > STALL_LIMIT:
-            raise UnavailableError(f"nothing came for {STALL_LIMIT:g} s{because}")
-
-
-class StoredBlob:
-    """A reader of a blob that is held whole."""
-
-    def __init__(self, store: Store, digest: Digest, size: int) -> None:
-        self.size = size
-        self._store = store
-        self._digest = digest
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        return None
-
-    async def stream(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
-        while start < stop:
-            piece = await self._store.read(self._digest, start, min(start + PIECE, stop))
-            start += len(piece)
-            yield piece
-
-
-class ArrivingBlob:
-    """A reader of a blob that is on its way, or will be as soon as this is entered."""
-
-    def __init__(self, store: Store, mesh: Mesh, digest: Digest, part: Part) -> None:
-        self.size = part.size
-        self._store = store
-        self._mesh = mesh
-        self._digest = digest
-        self._sources = part.sources
-        self._interest = ExitStack()
-        self._demand: Demand | None = None
-        self._move: Callable[[int], None] = lambda _offset: None
-
-    async def __aenter__(self) -> Self:
-        with ExitStack() as stack:
-            self._demand = stack.enter_context(
-                self._mesh.demand(self._digest, self.size, self._sources, Priority.READER)
-            )
-            self._move = stack.enter_context(self._mesh.reader(self._digest))
-            self._interest = stack.pop_all()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._interest.__exit__(kind, error, traceback)
-
-    async def stream(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
-        patience = Patience(lambda: self._mesh.obtainable(self._digest))
-        while start < stop:
-            self._move(start)
-            piece = await self._read(start, stop)
-            if piece:
-                start += len(piece)
-                yield piece
-                continue
-            demand = self._demand
-            if demand is None:
-                raise UnavailableError("the reader was closed")
-            patience.check(start, [(demand.fault, demand.message)])
-            with trio.move_on_after(1.0):
-                await demand.changed()
-
-    async def _read(self, start: int, stop: int) -> bytes:
-        """What is there at `start` now; nothing if it is still to come."""
-        if self._store.blob_size(self._digest) is not None:
-            return await self._store.read(self._digest, start, min(start + PIECE, stop))
-        partial = self._mesh.partial(self._digest)
-        if partial is None:
-            return b""
-        index = start // partial.cut.chunk_length
-        if index not in partial.chunks:
-            return b""
-        offset, length = partial.cut.span(index)
-        begin = start - offset
-        return await partial.read(index, begin, min(length, begin + PIECE, stop - offset))
 
 
 class Fetcher:

@@ -32,6 +32,7 @@ ALLOWED = {
 COVERED_ELSEWHERE: dict[str, str] = {
     "meshsat/mesh/transport.py": "tests/contract/test_transport.py",
     "meshsat/mesh/memory_transport.py": "tests/contract/test_transport.py",
+    "meshsat/reading.py": "tests/unit/test_fetch.py",
     "meshsat/registry/content.py": "tests/contract/test_content.py",
 }
 """Module -> the test file that covers it, where that is not the unit test of its name."""

@@ -9,8 +9,9 @@ what others gave. GossipSub is not used: docs/decisions/ tells why.
 
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from random import Random
 from typing import Any
 
@@ -21,6 +22,7 @@ import trio
 from meshsat.errors import ConfigError, InvalidInputError
 from meshsat.mesh.token_ledger import TokenLedger, TokenUse, parse_token_use_untrusted
 from meshsat.mesh.transport import DialError, Stream, StreamBroken, Transport
+from meshsat.protocol.cbor import decode_cbor_untrusted
 from meshsat.protocol.gossip import RECORD_LIMIT, ImageRecord, Key, open_record_untrusted
 from meshsat.protocol.machine import Machine
 from meshsat.trust.keys import PeerId
@@ -36,6 +38,10 @@ PUSHES_AT_ONCE = 8
 PUSH_QUEUE = 1024
 """Records that wait to be pushed; what does not fit spreads by the next exchange."""
 PUSH_BATCH = 64
+RECORDS_AT_ONCE = 4 << 20
+"""Bytes of records in one message, which also carries a summary and uses; what is left follows at once."""
+WRONG_LIMIT = 64
+"""Wrong records in a message: some are passed on in good faith, dated by a clock that is wrong."""
 
 
 class MessageError(InvalidInputError):
@@ -53,9 +59,9 @@ class Message:
 def decode_message_untrusted(data: bytes) -> Message:
     """Raises `MessageError`."""
     try:
-        items = cbor2.loads(data)
-    except (cbor2.CBORError, ValueError, OverflowError, RecursionError, MemoryError, TypeError):
-        raise MessageError("not CBOR") from None
+        items = decode_cbor_untrusted(data)
+    except InvalidInputError as malformed:
+        raise MessageError(str(malformed)) from None
     if type(items) is not list or [type(part) for part in items] != [list, list, list]:
         raise MessageError("a message is a summary, records and uses of tokens")
     summary, records, uses = items
@@ -65,6 +71,8 @@ def decode_message_untrusted(data: bytes) -> Message:
     for item in summary:
         if type(item) is not list or [type(part) for part in item] != [str, str, str, float]:
             raise MessageError("an item of a summary is registry, repository, reference, time")
+        if not isfinite(item[3]):
+            raise MessageError("a time in a summary is none")
         known[item[0], item[1], item[2]] = item[3]
     for record in records:
         if type(record) is not bytes or len(record) > RECORD_LIMIT:
@@ -85,6 +93,18 @@ def encode_message(
     ]
     body = cbor2.dumps(items)
     return struct.pack("!I", len(body)) + body
+
+
+def _fitting(records: Iterable[ImageRecord]) -> list[bytes]:
+    """As many as go into one message, sealed."""
+    fitting: list[bytes] = []
+    length = 0
+    for record in records:
+        if length + RECORD_LIMIT > RECORDS_AT_ONCE:
+            break
+        fitting.append(record.sealed)
+        length += len(record.sealed)
+    return fitting
 
 
 class AntiEntropy:
@@ -159,7 +179,7 @@ class AntiEntropy:
             await self._tell(stream, self._machine.records.summary())
             heard = await self._hear(stream)
             await self._take(stream.peer, heard)
-            news = [record.sealed for record in self._machine.records.news_for(heard.summary)]
+            news = _fitting(self._machine.records.news_for(heard.summary))
             await self._tell(stream, {}, news, self._ledger.records())
 
         await self._with(peer, compare)
@@ -192,7 +212,7 @@ class AntiEntropy:
                 heard = await self._hear(stream)
                 await self._take(stream.peer, heard)
                 if not heard.records:  # not a push
-                    news = [record.sealed for record in self._machine.records.news_for(heard.summary)]
+                    news = _fitting(self._machine.records.news_for(heard.summary))
                     await self._tell(stream, self._machine.records.summary(), news, self._ledger.records())
                     await self._take(stream.peer, await self._hear(stream))
         except (StreamBroken, MessageError, trio.TooSlowError) as failed:
@@ -201,16 +221,29 @@ class AntiEntropy:
     async def _take(self, peer: PeerId, heard: Message) -> None:
         if heard.uses and self._ledger.merge(heard.uses, self._unix()):
             await self._save_uses()
-        records: list[ImageRecord] = []
-        for one in heard.records:
-            try:
-                records.append(open_record_untrusted(one, self._unix()))
-            except InvalidInputError as wrong:
-                log.warning("gossip brought a wrong record", peer=peer, problem=str(wrong))
-                raise MessageError(str(wrong)) from None
-        news = self._machine.take_records(records)
+        news = self._machine.take_records(await self._opened(peer, heard.records))
         if news:
             await self._on_news(news)
+            if sum(map(len, heard.records)) + RECORD_LIMIT > RECORDS_AT_ONCE:
+                self.met(peer)  # that was not all it has for us
+
+    async def _opened(self, peer: PeerId, sealed: Sequence[bytes]) -> list[ImageRecord]:
+        """Those that are right. Raises `MessageError` where too many are not."""
+        records: list[ImageRecord] = []
+        wrong: list[str] = []
+        for one in sealed:
+            await trio.lowlevel.checkpoint()  # ten thousand signatures take a second
+            try:
+                records.append(open_record_untrusted(one, self._unix()))
+            except InvalidInputError as problem:
+                wrong.append(str(problem))
+            if len(wrong) > WRONG_LIMIT:
+                break
+        if wrong:
+            log.warning("gossip brought wrong records", peer=peer, number=len(wrong), problem=wrong[0])
+        if len(wrong) > WRONG_LIMIT:
+            raise MessageError(wrong[0])
+        return records
 
     async def _save_uses(self) -> None:
         try:

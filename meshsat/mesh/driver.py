@@ -6,7 +6,6 @@ that is `protocol/`. No fault of a peer, of the upstream or of the disk leaves i
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol
 
 import structlog
 import trio
@@ -22,7 +21,7 @@ from meshsat.errors import (
 )
 from meshsat.mesh.demand import Demand, Question
 from meshsat.mesh.link import Link
-from meshsat.mesh.sources import BlobStore, OpenBlob, UplinkPort, fault_of
+from meshsat.mesh.sources import Announcer, BlobStore, OpenBlob, UplinkPort, fault_of
 from meshsat.mesh.transport import DialError, ServeStatus, Stream, Transport
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
@@ -36,12 +35,6 @@ log = structlog.get_logger(__name__)
 
 DIAL_TIMEOUT = 5.0
 """Seconds for one plane of one peer."""
-
-
-class Announcer(Protocol):
-    """Who spreads records by gossip."""
-
-    def announce(self, record: ImageRecord) -> None: ...
 
 
 class Driver:

@@ -187,18 +187,18 @@ class Pipe:
         view = memoryview(bytes(data))
         step = network.quantum if paced else network.window
         for start in range(0, len(view), step):
-            piece = view[start : start + step]
+            part = view[start : start + step]
             await self._room()
             now = trio.current_time()
-            left = now if local else self.source.up.reserve(len(piece), now)
+            left = now if local else self.source.up.reserve(len(part), now)
             if left > now:
                 await trio.sleep_until(left)
             self._check()
-            arrival = left if local else self.sink.down.reserve(len(piece), left + network.latency)
-            self._queue.append((arrival, piece))
-            self._queued += len(piece)
-            self._flying.append((arrival, len(piece)))
-            self._flying_bytes += len(piece)
+            arrival = left if local else self.sink.down.reserve(len(part), left + network.latency)
+            self._queue.append((arrival, part))
+            self._queued += len(part)
+            self._flying.append((arrival, len(part)))
+            self._flying_bytes += len(part)
             self.wake()
 
     async def receive(self, max_bytes: int) -> bytes:
@@ -206,10 +206,10 @@ class Pipe:
             self._check()
             due = inf
             if self._queue:
-                due, piece = self._queue[0]
+                due, part = self._queue[0]
                 held_back = due > self._network.cut_since(self.source.name, self.sink.name)
                 if due <= trio.current_time() and not held_back:
-                    return self._take(piece, max_bytes)
+                    return self._take(part, max_bytes)
                 if held_back:
                     due = inf
             await self._wait(due)
@@ -237,10 +237,10 @@ class Pipe:
         if self._broken is not None:
             raise StreamBroken(self._broken)
 
-    def _take(self, piece: memoryview | None, max_bytes: int) -> bytes:
-        if piece is None:
+    def _take(self, part: memoryview | None, max_bytes: int) -> bytes:
+        if part is None:
             return b""
-        taken, rest = piece[:max_bytes], piece[max_bytes:]
+        taken, rest = part[:max_bytes], part[max_bytes:]
         if rest:
             self._queue[0] = (self._queue[0][0], rest)
         else:

@@ -179,7 +179,7 @@ class _Registry:
                             if sent == 0:
                                 await request.begin(*head)
                             stall.deadline = math.inf  # how long a client may take is the server's matter
-                            await request.send_piece(piece)
+                            await request.send_part(piece)
                             stall.deadline = trio.current_time() + self._stall_timeout
                             sent += len(piece)
                             self._metrics.registry_out.inc(len(piece))
@@ -259,8 +259,8 @@ class _Request:
         self.status = str(status)
         await self._send({"type": "http.response.start", "status": status, "headers": [VERSION, *headers]})
 
-    async def send_piece(self, piece: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+    async def send_part(self, part: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": part, "more_body": True})
 
     async def end(self) -> None:
         await self._send({"type": "http.response.body", "body": b""})

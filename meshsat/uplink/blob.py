@@ -81,7 +81,7 @@ class BlobStream:
         answer = self._answer
         if answer is None:
             answer = self._answer = await self._open()
-        piece = await answer.piece()
+        piece = await answer.part()
         if piece is None:
             raise WireError(
                 f"registry {self._ask.registry}: {origin_of(answer.url)} ended blob {self._digest} at byte "
@@ -139,7 +139,7 @@ class BlobStream:
         if self._answer is not None and self._ends_here:
             try:
                 with trio.move_on_after(FINISH_LIMIT):
-                    await self._answer.piece()
+                    await self._answer.part()
             except WireError as fault:
                 log.info("blob ended badly", blob=str(self._digest), reason=str(fault))
         await self._close()

@@ -199,11 +199,11 @@ class _Backend(httpcore.AsyncNetworkBackend):
 
 
 class Answer:
-    """One response. Read `piece` until None, or `body_untrusted`; then `aclose`, in every case."""
+    """One response. Read `part` until None, or `body_untrusted`; then `aclose`, in every case."""
 
     def __init__(self, response: httpcore.Response, url: httpx.URL) -> None:
         self._response = response
-        self._pieces: AsyncIterator[bytes] = aiter(cast("AsyncIterable[bytes]", response.stream))
+        self._parts: AsyncIterator[bytes] = aiter(cast("AsyncIterable[bytes]", response.stream))
         network = cast("_NetworkStream", response.extensions["network_stream"])
         self._wire = network.wire
         self.premature = not network.heard
@@ -219,13 +219,13 @@ class Answer:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def piece(self) -> bytes | None:
+    async def part(self) -> bytes | None:
         """The next bytes of the body as they were sent, no content coding undone; None at its end."""
         if self._ended:
             return None
         self._wire.coalesce = True
         try:
-            return await anext(self._pieces)
+            return await anext(self._parts)
         except StopAsyncIteration:
             self._ended = True
             return None
@@ -240,8 +240,8 @@ class Answer:
         told = self.headers.get("content-length", "")
         body = bytearray()
         if not (told.isdecimal() and len(told) < 20 and int(told) > limit):
-            while (piece := await self.piece()) is not None:
-                body += piece
+            while (part := await self.part()) is not None:
+                body += part
                 if len(body) > limit:
                     break
             else:
@@ -256,7 +256,7 @@ class Answer:
                 # Run httpcore's generators to their ends, or the garbage collector does it at some odd time.
                 with suppress(StopAsyncIteration, *_FAULTS):
                     while True:
-                        await anext(self._pieces)
+                        await anext(self._parts)
             await self._response.aclose()
 
 

@@ -116,7 +116,7 @@ async def test_connection_is_kept_when_read_to_the_end_and_closed_when_not() -> 
     async with server(serve) as url, line() as wire:
         for _ in range(3):
             async with await send(wire, url) as answer:
-                while await answer.piece() is not None:
+                while await answer.part() is not None:
                     pass
         assert len(streams) == 1
         for _ in range(3):
@@ -140,7 +140,7 @@ async def test_closing_early_stops_the_sender_at_once() -> None:
     metrics = Metrics()
     async with server(serve) as url, line(metrics) as wire:
         async with await send(wire, url) as answer:
-            await answer.piece()
+            await answer.part()
         with trio.fail_after(2):
             await ended.wait()
     assert (counted(metrics)[0] or 0) < 1_000_000
@@ -158,7 +158,7 @@ async def test_cancelling_a_read_closes_the_connection() -> None:
     async with server(serve) as url, line() as wire:
         with trio.move_on_after(0.05):
             async with await send(wire, url) as answer:
-                await answer.piece()
+                await answer.part()
         with trio.fail_after(2):
             await ended.wait()
 
@@ -176,9 +176,9 @@ async def test_silence_ends_a_read_but_rationing_does_not() -> None:
     ):
         read = 0
         while read < 19_999:
-            read += len(await answer.piece() or b"")
+            read += len(await answer.part() or b"")
         with pytest.raises(WireError, match=r"127\.0\.0\.1:\d+ sent nothing for 0\.1 s"):
-            await answer.piece()
+            await answer.part()
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ async def test_rate_is_kept_at_the_socket() -> None:
     async with server(serve) as url, line(metrics, rate=1_000_000) as wire, await send(wire, url) as answer:
         began = trio.current_time()
         while trio.current_time() - began < 0.4:
-            await answer.piece()
+            await answer.part()
     assert (counted(metrics)[0] or 0) < 0.5 * 1_000_000 + 2 * 65536
     assert sent < 1_500_000
 
