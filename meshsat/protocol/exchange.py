@@ -215,6 +215,7 @@ class Exchange:
             if frame.priority == Priority.READER:
                 self._uplinks.turn(transfer, min(frame.first, transfer.cut.count))
                 self._asking.seek(transfer, now)
+            self._retire(transfer, now)  # it may only be helping now
         self._serve_want(frame.blob, frame.size, wanted, now)
 
     def _serve_wants(self, now: float) -> None:
@@ -235,8 +236,11 @@ class Exchange:
 
     def unwant(self, session: Session, frame: wire.Unwant, now: float) -> None:
         self._drop_wanter(session, frame.blob)
+        session.haves.pop(frame.blob, None)  # of a transfer that is over
         transfer = self._state.transfers.get(frame.blob)
         if transfer is not None:
+            if frame.blob not in session.holds:
+                transfer.lost_by(session.peer)
             self._retire(transfer, now)
 
     def _drop_wanter(self, session: Session, blob: Digest) -> None:
@@ -396,14 +400,16 @@ class Exchange:
                 self._state.emit(effects.ForgetChunks(event.blob, transfer.forget(author)))
             if transfer.claims.hopeless() and not self._uplinks.candidates():
                 self._uplinks.tell_failed(transfer, Fault.WRONG_BYTES, f"{event.blob}: {WRONG_RECIPE}")
-            self._asking.seek(transfer, now)
+            self._retire(transfer, now)
+            if event.blob in self._state.transfers:
+                self._asking.seek(transfer, now)
             return
         self._state.emit(effects.ForgetChunks(event.blob, transfer.forget_all()))
         transfer.claims.forget_authors()
         transfer.mismatches += 1
         transfer.retry_at = now + mismatch_backoff(transfer.mismatches)
         self._uplinks.tell_failed(transfer, Fault.WRONG_BYTES, f"{event.blob}: {WRONG_UPSTREAM}")
-        if not transfer.local:
+        if not transfer.local or not transfer.cut.count:  # an empty one would be as wrong again at once
             self._give_up(transfer, transfer.retry_at)
             self._serve_wants(now)
 
@@ -418,10 +424,12 @@ class Exchange:
         transfer = self._state.transfers.get(event.blob)
         if transfer is not None:
             transfer.publishing = False
-            self._uplinks.stop(transfer)
-            self._uplinks.postpone(transfer, now, None)
-            self._state.emit(effects.TellFailed(event.blob, Fault.STORAGE, event.message))
-            self._end(transfer)
+            if self._uplinks.leads_any(transfer.blob, transfer.size):
+                self._uplinks.tell_failed(transfer, Fault.STORAGE, event.message)
+                self._uplinks.step_aside(now)
+            elif transfer.local:
+                self._state.emit(effects.TellFailed(event.blob, Fault.STORAGE, event.message))
+            self._give_up(transfer, now + PERMANENT)
 
     def uplink_probed(self, event: events.UplinkProbed, now: float) -> None:
         self._uplinks.probed(now, up=event.up)

@@ -82,6 +82,11 @@ class Uplinks:
         self._failures += 1
         self.set_up(up=False)
 
+    def step_aside(self, now: float) -> None:
+        """We can't keep what our uplink would bring: let other nodes' bring it, where there are any."""
+        if self.candidates() != [self._state.me]:
+            self.failed(now, PERMANENT)
+
     def worked(self) -> None:
         self._failures = 0
 
@@ -181,6 +186,8 @@ class Uplinks:
         self.postpone(transfer, now, event.retry_after)
         if event.fault is Fault.UNAVAILABLE:
             self.failed(now, event.retry_after)
+        elif event.fault is Fault.STORAGE:
+            self.step_aside(now)
         elif event.fault in (Fault.NOT_FOUND, Fault.DENIED):
             transfer.retry_at = now + PERMANENT
         self.tell_failed(transfer, event.fault, event.message)
