@@ -1,7 +1,6 @@
 """Who else is on this LAN, by multicast DNS (RFC 6762, 6763). The only file that imports zeroconf.
 
-What is announced is a hint and proves nothing: fleet, peer id, site and ports are checked when the peer is
-dialled.
+What is announced is a hint and proves nothing: who a peer is shows when it is dialled.
 
 Laws: zeroconf runs on threads of its own, and one coalesced wake-up is all that crosses over; whatever it
 raises, also where there is no multicast or port 5353 is taken, is logged once and tried again with
@@ -266,8 +265,7 @@ class _Session:
         try:
             self._announce()
         finally:
-            # Closed while it was opening: zeroconf bears no other thread then, so the closing is left to
-            # this one.
+            # Closed while it was opening, when zeroconf bears no second thread: the closing was left to us.
             with self._lock:
                 self._opening = False
                 closed = self._closed
@@ -281,8 +279,7 @@ class _Session:
         if not self._closed:
             ServiceBrowser(zeroconf, SERVICE, handlers=[self._changed])
             if self._announcement is not None:
-                # Somebody with our name, a clone or a liar, gets no say: we take another, and the peer id
-                # counts.
+                # Where a clone or a liar has our name we take another; it is the peer id that counts.
                 service = _service(self._announcement, self.addresses)
                 zeroconf.register_service(service, allow_name_change=True)
 

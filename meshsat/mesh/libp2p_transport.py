@@ -121,7 +121,7 @@ class _Link:
 class Libp2pTransport:
     """`protocols` are served here; `clock` gives Unix seconds and judges passes.
 
-    Making one imports py-libp2p: half a second, once a process.
+    Making one imports what is used of py-libp2p: a quarter of a second, once a process.
     """
 
     name = "libp2p"
@@ -277,8 +277,7 @@ class Libp2pTransport:
             return
         self._inbound += 1
         try:
-            # Half open until its pass is shown, then `proved` lets go of the place; the scope stays around
-            # it.
+            # Half open until its pass is shown; then `proved` lets go of the place, while the scope stays.
             with trio.CancelScope() as scope, ExitStack() as place:
                 place.enter_context(self._half_open.admit(source, scope))
                 with trio.fail_after(self._limits.handshake):
