@@ -6,7 +6,8 @@ is cancelled, fails after 5 s of back-pressure, and reports a crash as a clean e
 Laws: a peer can make us hold at most `WINDOW` bytes a stream and `Limits.streams` streams; who sends past
 that loses the connection. Frames leave through one task, whole, so cancelling a sender never tears one.
 Waiting for the other side to read has no deadline; a connection that takes no byte for `Limits.stall`
-seconds, or X
+seconds, or brings none for `Limits.silence` with streams open, is over. Only the peer's FIN is a clean end.
+
 Not here: encryption, who the peer is, which protocol a stream speaks.
 """
 
