@@ -28,6 +28,8 @@ BUSY_TICK = 0.1
 IDLE_TICK = 0.5
 COSTS: dict[type[wire.Frame], int] = {wire.Resolve: 20, wire.Want: 2, wire.Entries: 4}
 """Frames that make us work or answer at length, in terms of small ones."""
+SETTLE_MET = 0.75
+"""Seconds after the first session in which the others of a site will have met us too."""
 PEERS_TOLD = 64
 """Members told to a new peer."""
 
@@ -258,6 +260,7 @@ class Machine:
         session.greeted = True
         session.name, session.uplink = frame.name, frame.uplink
         session.control, session.bulk = frame.control, frame.bulk
+        self._state.settled_at = min(self._state.settled_at, now + SETTLE_MET)
         self._membership.sighted(session.peer, frame.control, frame.bulk, now)
         others = [one for one in self._state.sessions.values() if one.peer != session.peer and one.bulk]
         self._state.rng.shuffle(others)
