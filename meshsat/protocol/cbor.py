@@ -15,10 +15,10 @@ from meshsat.errors import InvalidInputError
 DEPTH = 6
 """Containers within containers."""
 _TAGS = (0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799)
-"""What cbor2 gives a meaning of its own; any other tag comes out as a `CBORTag`, which no field takes."""
+"""What cbor2 gives a meaning of its own."""
 
 
-def _refuse(_decoder: object) -> NoReturn:
+def _refuse(_decoder: object, _tag: object = None) -> NoReturn:
     raise ValueError("a tag")
 
 
@@ -34,6 +34,7 @@ def decode_cbor_untrusted(data: bytes) -> Any:
             allow_indefinite=False,
             strict_hashable_types=True,
             semantic_decoders=_REFUSED,
+            tag_hook=_refuse,
         )
         value = decoder.decode()
     except (cbor2.CBORError, ValueError, OverflowError, MemoryError, TypeError) as malformed:

@@ -26,6 +26,8 @@ def test_plain_values_come_out_as_they_went_in(value: object) -> None:
         {(1,): 2},
         {1, 2},
         cbor2.CBORTag(35, "a+"),
+        cbor2.CBORTag(6, 0),
+        [cbor2.CBORTag(7777, [])],
     ],
 )
 def test_what_costs_more_than_it_weighs_is_refused(value: object) -> None:
