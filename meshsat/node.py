@@ -26,7 +26,8 @@ from meshsat.mesh.discovery import Announcement, Discovery, MdnsDiscovery
 from meshsat.mesh.driver import Driver
 from meshsat.mesh.enrol import Enroller
 from meshsat.mesh.identity import Identity
-from meshsat.mesh.libp2p_transport import Libp2pTransport
+from meshsat.mesh.libp2p_transport import Libp2pTransport, Limits
+from meshsat.mesh.muxer import Limits as MuxerLimits
 from meshsat.mesh.service import Mesh
 from meshsat.mesh.static_peers import StaticPeers
 from meshsat.mesh.tls_transport import TlsTransport
@@ -135,6 +136,7 @@ class Node:
                 self.metrics,
                 listen=mesh.listen,
                 port=mesh.control_port,
+                limits=Limits(muxer=MuxerLimits(keepalive=mesh.keepalive, silence=mesh.silence_limit)),
                 enrol_handler=self._enroller.answer if self._enroller is not None else None,
             ),
         )
@@ -190,7 +192,11 @@ class Node:
     # --- what the API shows (web/view.py) ---
 
     def ready(self) -> tuple[bool, str]:
-        return (True, "") if self._listening is not None else (False, "the node is starting")
+        if self._listening is None:
+            return False, "the node is starting"
+        if not self._machine.settled(trio.current_time()):
+            return False, "the node is meeting its peers"
+        return True, ""
 
     def status(self) -> NodeStatus:
         blobs = self._store.blobs()

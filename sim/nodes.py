@@ -100,13 +100,14 @@ class Node:
         return NodeClient(self.data_dir).stream("/api/v1/pull", {"reference": reference, "pin": False})
 
     def wait_until_up(self, seconds: float = 30.0, peers: int = 0) -> None:
-        """Until the node answers and has sessions with so many peers. Raises `NodeError`."""
+        """Until the node says it is ready, and has sessions with so many peers. Raises `NodeError`."""
         deadline = time.monotonic() + seconds
         saw: object = "no answer"
         while time.monotonic() < deadline:
             if not self.runs:
                 raise self.fault("ended while starting")
             try:
+                NodeClient(self.data_dir).get("/readyz")
                 saw = self.status()["peers"]
             except MeshsatError as not_yet:
                 saw = not_yet

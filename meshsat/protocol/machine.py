@@ -98,6 +98,10 @@ class Machine:
     def uplink_up(self) -> bool:
         return self._uplinks.up
 
+    def settled(self, now: float) -> bool:
+        """Whether who is there at the start had the time to meet us."""
+        return self._state.now is not None and now >= self._state.settled_at
+
     def site_has_uplink(self) -> bool:
         """Whether some node, this one included, can fetch from upstream now, as far as we know."""
         return bool(self._uplinks.candidates())
