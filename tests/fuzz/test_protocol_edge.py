@@ -228,6 +228,8 @@ class Shell:
     def deliver(self, blob: Blob, *, refused: bool) -> None:
         transfer = self.brain.machine.transfers[blob.digest]
         for index, who in list(transfer.asked_of.items())[:3]:
+            if transfer.asked_of.get(index) != who:
+                continue  # what came before it changed that
             expected = self.brain.machine.expected(who, blob.digest, index)
             assert expected is not None
             if refused:
