@@ -21,7 +21,7 @@ from meshsat.errors import (
     UnavailableError,
 )
 from meshsat.mesh.demand import Signal
-from meshsat.mesh.service import Mesh
+from meshsat.mesh.service import Mesh, error_of
 from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import Manifest, parse_manifest_untrusted
@@ -50,14 +50,33 @@ TREE_LIMIT = 1000
 
 @dataclass(slots=True)
 class Tree:
-    """All that a reference stands for, as far as its manifests are known."""
+    """All that a reference stands for, as far as its manifests are known; the first part is its root."""
 
-    root: Digest
     parts: dict[Digest, Part] = field(default_factory=dict)
+    manifests: list[Manifest] = field(default_factory=list)
+
+    @property
+    def name(self) -> str | None:
+        """The root's digest, once it is known."""
+        return next((str(digest) for digest in self.parts), None)
 
     @property
     def total(self) -> int:
         return sum(part.size for part in self.parts.values())
+
+    def add(self, manifest: Manifest, source: Reference) -> dict[Digest, Part]:
+        """Take in what a manifest refers to; returns the manifests among it that are new."""
+        self.manifests.append(manifest)
+        following: dict[Digest, Part] = {}
+        for child in manifest.manifests:
+            if child.digest not in self.parts:
+                part = Part(child.size, ((source.registry, source.repository, True),))
+                following[child.digest] = self.parts[child.digest] = part
+        for blob in manifest.blobs:
+            self.parts.setdefault(
+                blob.digest, Part(blob.size, ((source.registry, source.repository, False),))
+            )
+        return following
 
 
 class Fetcher:
@@ -83,6 +102,8 @@ class Fetcher:
         self._unreachable: dict[tuple[str, str, str], float] = {}
         self._published, self._to_check = trio.open_memory_channel[Digest](1024)
         self._incomplete: dict[tuple[str, str, str | None, Digest], set[Digest]] = {}
+        self._shown: dict[tuple[str, str, str | None], Digest] = {}
+        """What the layout's index was last told under a name: clients ask for it again and again."""
         self._mesh.driver.on_published = self._blob_published
 
     # --- what the registry asks (registry/content.py) ---
@@ -92,7 +113,10 @@ class Fetcher:
         if registry is None:
             return None
         with trio.move_on_after(self._resolve_timeout):
-            return await self._manifest(registry, name.repository, reference)
+            try:
+                return await self._manifest(registry, name.repository, reference)
+            except InvalidInputError as wrong:
+                log.info("not a manifest", name=str(name), reference=str(reference), problem=str(wrong))
         return None
 
     async def _manifest(self, registry: str, repository: str, reference: str | Digest) -> Served | None:
@@ -202,11 +226,14 @@ class Fetcher:
         """The manifest, from wherever it is. Raises a `MeshsatError`."""
         manifest = self._manifests.get(digest)
         if manifest is None or self._store.blob_size(digest) is None:
+            if part.size > MANIFEST_LIMIT:
+                raise InvalidInputError(f"{digest} has {part.size} bytes: too long for a manifest")
             if self._store.blob_size(digest) is None:
                 await self._bring({digest: part})
-            raw = await self._store.read(digest, 0, self._store.blob_size(digest) or 0)
+            raw = await self._store.read(digest, 0, MANIFEST_LIMIT)
             facts = self._store.facts(digest)
-            manifest = parse_manifest_untrusted(raw, facts.media_type if facts else None)
+            media_type = facts.media_type if facts else None
+            manifest = parse_manifest_untrusted(raw, media_type, algorithm=digest.algorithm)
             while len(self._manifests) >= MANIFESTS_KEPT:
                 del self._manifests[next(iter(self._manifests))]
             self._manifests[digest] = manifest
@@ -239,7 +266,8 @@ class Fetcher:
         if size is None or size > MANIFEST_LIMIT:
             return None
         try:
-            return parse_manifest_untrusted(await self._store.read(child.digest, 0, size), child.media_type)
+            raw = await self._store.read(child.digest, 0, size)
+            return parse_manifest_untrusted(raw, child.media_type, algorithm=child.digest.algorithm)
         except InvalidInputError:
             return None
 
@@ -251,64 +279,72 @@ class Fetcher:
     async def pull(self, reference: str, *, pin: bool = False) -> AsyncGenerator[PullEvent, None]:
         """Bring all that a reference stands for, for all platforms. Raises a `MeshsatError`."""
         wanted = Reference.parse_untrusted(reference)
-        root, part = await self._root(wanted)
-        yield PullEvent("progress", reference, digest=str(root))
-        tree, images = await self._tree(root, part, wanted)
-        total = tree.total
+        tree = Tree()
+        async with aclosing(self._grow(tree, wanted)) as growing:
+            async for held in growing:
+                yield PullEvent("progress", reference, held, digest=tree.name)
         last = float("-inf")
         async with aclosing(self._arrivals(tree.parts)) as arrivals:
             async for held in arrivals:
                 if trio.current_time() - last >= PROGRESS_INTERVAL:
                     last = trio.current_time()
-                    yield PullEvent("progress", reference, held, total, str(root))
-        for manifest in images:
+                    yield PullEvent("progress", reference, held, tree.total, tree.name)
+        for manifest in tree.manifests:
             await self._store.learn(manifest, wanted.registry, wanted.repository)
-        await self._store.publish_image(wanted.registry, wanted.repository, wanted.tag, root)
+        root = tree.manifests[0].digest
+        await self._show(wanted.registry, wanted.repository, wanted.tag, root)
         if pin:
             await self._store.pin(root, f"pull {wanted}")
-        yield PullEvent("done", reference, total, total, str(root))
+        yield PullEvent("done", reference, tree.total, tree.total, tree.name)
 
-    async def _root(self, wanted: Reference) -> tuple[Digest, Part]:
+    async def _grow(self, tree: Tree, wanted: Reference) -> AsyncGenerator[int, None]:
+        """Bring all manifests, and list all that they refer to. Gives the bytes of them held so far, at least
+        once a second."""
+        async with aclosing(self._plant(tree, wanted)) as waiting:
+            async for _ in waiting:
+                yield 0
+        level = dict(tree.parts)
+        while level:
+            if max(part.size for part in level.values()) > MANIFEST_LIMIT:
+                raise InvalidInputError(f"{wanted} calls more than {MANIFEST_LIMIT} bytes a manifest")
+            before = sum(len(manifest.raw) for manifest in tree.manifests)
+            async with aclosing(self._arrivals(level)) as arrivals:
+                async for held in arrivals:
+                    yield before + held
+            following: dict[Digest, Part] = {}
+            for digest, part in level.items():
+                manifest = await self._bring_manifest(digest, part, wanted.registry, wanted.repository)
+                following |= tree.add(manifest, wanted)
+            if len(tree.manifests) > TREE_LIMIT:
+                raise InvalidInputError(f"{wanted} refers to more than {TREE_LIMIT} manifests")
+            level = following
+
+    async def _plant(self, tree: Tree, wanted: Reference) -> AsyncGenerator[None, None]:
+        """Find out what the reference means; a sign of life each second."""
         sources: tuple[Source, ...] = ((wanted.registry, wanted.repository, True),)
         if wanted.digest is not None:
             size = self._store.blob_size(wanted.digest) or self._mesh.machine.held_by_peers(wanted.digest)
             if size is not None:
-                return wanted.digest, Part(size, sources)
+                tree.parts[wanted.digest] = Part(size, sources)
+                return
         text = str(wanted.digest) if wanted.digest is not None else wanted.tag or "latest"
-        try:
-            record = await self._mesh.resolve(
-                wanted.registry, wanted.repository, text, max_age=PULL_MAX_AGE, patience=PULL_RESOLVE_PATIENCE
-            )
-        except UnavailableError:
-            known = self._store.tag(wanted.registry, wanted.repository, text)
-            if known is None:
-                raise
-            log.warning("the upstream can't be asked: the tag is as old as it is", name=str(wanted))
-            return known.descriptor.digest, Part(known.descriptor.size, sources)
-        return record.digest, Part(record.size, sources)
-
-    async def _tree(self, root: Digest, part: Part, wanted: Reference) -> tuple[Tree, list[Manifest]]:
-        """Bring all manifests, and list all that they refer to."""
-        tree = Tree(root, {root: part})
-        manifests: list[Manifest] = []
-        level = {root: part}
-        while level:
-            await self._bring(level)
-            following: dict[Digest, Part] = {}
-            for digest, one in level.items():
-                manifest = await self._bring_manifest(digest, one, wanted.registry, wanted.repository)
-                manifests.append(manifest)
-                for child in manifest.manifests:
-                    if child.digest not in tree.parts:
-                        source = (wanted.registry, wanted.repository, True)
-                        following[child.digest] = tree.parts[child.digest] = Part(child.size, (source,))
-                for blob in manifest.blobs:
-                    source = (wanted.registry, wanted.repository, False)
-                    tree.parts.setdefault(blob.digest, Part(blob.size, (source,)))
-            if len(manifests) > TREE_LIMIT:
-                raise InvalidInputError(f"{wanted} refers to more than {TREE_LIMIT} manifests")
-            level = following
-        return tree, manifests
+        key = (wanted.registry, wanted.repository, text)
+        deadline = trio.current_time() + PULL_RESOLVE_PATIENCE
+        with self._mesh.question(*key, max_age=PULL_MAX_AGE) as question:
+            while not question.done and trio.current_time() < deadline:
+                yield
+                with trio.move_on_after(1.0):
+                    await question.wait()
+            record = question.record
+        if record is not None:
+            tree.parts[record.digest] = Part(record.size, sources)
+            return
+        failed = error_of(question.fault, question.message or f"nobody told what {wanted} means")
+        known = self._store.tag(*key)
+        if known is None or not isinstance(failed, UnavailableError):
+            raise failed
+        log.warning("the upstream can't be asked: the tag is as old as it is", name=str(wanted))
+        tree.parts[known.descriptor.digest] = Part(known.descriptor.size, sources)
 
     async def _arrivals(self, parts: dict[Digest, Part]) -> AsyncGenerator[int, None]:
         """Want all parts; gives the bytes held of them at each step, until all are held."""
@@ -340,9 +376,20 @@ class Fetcher:
     async def _remember(self, registry: str, repository: str, tag: str | None, manifest: Manifest) -> None:
         """Show the image in the layout's index as soon as it is whole."""
         key = (registry, repository, tag, manifest.digest)
-        if key not in self._incomplete and len(self._incomplete) < MANIFESTS_KEPT:
-            self._incomplete[key] = await self._lacking(manifest)
-            self._blob_published(manifest.digest)
+        if key in self._incomplete or self._shown.get(key[:3]) == manifest.digest:
+            return
+        lacking = await self._lacking(manifest)
+        while len(self._incomplete) >= MANIFESTS_KEPT:  # one of which a client wants a part only
+            del self._incomplete[next(iter(self._incomplete))]
+        self._incomplete[key] = lacking
+        self._blob_published(manifest.digest)
+
+    async def _show(self, registry: str, repository: str, tag: str | None, root: Digest) -> None:
+        """Put it into the layout's index. Raises `NotFoundError`, `InvalidInputError`, `StorageError`."""
+        await self._store.publish_image(registry, repository, tag, root)
+        while len(self._shown) >= MANIFESTS_KEPT:
+            del self._shown[next(iter(self._shown))]
+        self._shown[registry, repository, tag] = root
 
     async def _lacking(self, manifest: Manifest) -> set[Digest]:
         """What is still to come before we can tell whether the image is whole."""
@@ -367,9 +414,9 @@ class Fetcher:
                     await self._check_whole(key)
 
     async def _check_whole(self, key: tuple[str, str, str | None, Digest]) -> None:
-        del self._incomplete[key]
+        self._incomplete.pop(key, None)
         try:
-            await self._store.publish_image(*key)
+            await self._show(*key)
         except (NotFoundError, InvalidInputError) as incomplete:
             log.debug("an image is not whole yet", digest=str(key[3]), problem=str(incomplete))
             manifest = self._manifests.get(key[3])

@@ -62,5 +62,9 @@ class Question:
         self.record, self.fault, self.message = record, fault, message
         self._answered.set()
 
+    @property
+    def done(self) -> bool:
+        return self._answered.is_set()
+
     async def wait(self) -> None:
         await self._answered.wait()

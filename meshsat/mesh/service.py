@@ -126,21 +126,34 @@ class Mesh:
 
         Raises `NotFoundError`, `DeniedError` or `UnavailableError`.
         """
-        key = (registry, repository, reference)
-        question = Question()
-        self.driver.questions.setdefault(key, []).append(question)
-        self.driver.feed(events.ReferenceWanted(*key, max_age))
-        with trio.move_on_after(patience):
-            await question.wait()
+        with self.question(registry, repository, reference, max_age=max_age) as question:
+            with trio.move_on_after(patience):
+                await question.wait()
             if question.record is not None:
                 return question.record
-            raise error_of(question.fault, question.message)
-        asked = self.driver.questions.get(key)
-        if asked is not None and question in asked:
-            asked.remove(question)
+            if question.done:
+                raise error_of(question.fault, question.message)
         raise UnavailableError(
             f"nobody told in {patience:g} s what {registry}/{repository} {reference} means"
         )
+
+    @contextmanager
+    def question(
+        self, registry: str, repository: str, reference: str, *, max_age: float
+    ) -> Iterator[Question]:
+        """Ask as `resolve` does; whoever asks waits for the answer, as long as the context lasts."""
+        key = (registry, repository, reference)
+        question = Question()
+        self.driver.questions.setdefault(key, []).append(question)
+        try:
+            self.driver.feed(events.ReferenceWanted(*key, max_age))
+            yield question
+        finally:
+            asked = self.driver.questions.get(key, [])
+            if question in asked:
+                asked.remove(question)
+                if not asked:
+                    del self.driver.questions[key]
 
 
 def error_of(fault: Fault | None, message: str) -> MeshsatError:

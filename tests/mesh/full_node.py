@@ -1,0 +1,100 @@
+"""A node of a site in memory with all that is above the mesh: a real store, the upstream gate, records, fetcher.
+
+The store does its work on the event loop (`threads=0`), so that the fake clock rules it too.
+"""
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import trio
+
+from meshsat.fetch import Fetcher
+from meshsat.mesh.sources import UplinkPort
+from meshsat.oci.digest import Digest
+from meshsat.oci.manifest import Manifest
+from meshsat.records import RecordKeeper, from_store_untrusted
+from meshsat.registry.content import Name
+from meshsat.store.store import Store
+from meshsat.uplink.client import Uplink as RealUplink
+from meshsat.upstream_gate import UpstreamGate
+from tests.images import Image
+from tests.mesh.site import UNIX, Node, Site, Uplink, Upstream
+
+POS = Name("up.example", "library/pos")
+RATE = 10_000_000.0
+"""Bytes per second of an uplink."""
+
+
+class CountingUplink(Uplink):
+    """Tells the upstream which manifests were asked for."""
+
+    async def manifest(self, registry: str, repository: str, reference: str) -> Manifest:
+        self._upstream.requests.append(f"manifest {reference}")
+        await trio.sleep(0.02)
+        return await super().manifest(registry, repository, reference)
+
+
+class FullNode:
+    def __init__(self, site: Site, node: Node, store: Store, **options: Any) -> None:
+        self.site = site
+        self.node = node
+        self.store = store
+        self.keeper = RecordKeeper(store)
+        node.machine.take_records(from_store_untrusted(store, unix()))
+        node.driver._store = store
+        node.driver.on_record = self.keeper.keep
+        node.mesh._gossip._on_news = self.keeper.keep_all
+        if node.uplink is not None:
+            node.uplink = CountingUplink(site.upstream, node, RATE)
+            gate = UpstreamGate(cast("RealUplink", node.uplink), store, node.identity.key, unix)
+            gate.on_stored = node.driver.stored
+            node.driver._uplink = cast("UplinkPort", gate)
+        settings: dict[str, Any] = {"upstream": None, "tag_ttl": 60.0, "resolve_timeout": 5.0, **options}
+        self.fetcher = Fetcher(store, node.mesh, unix, **settings)
+
+    @property
+    def uplink(self) -> Uplink:
+        assert self.node.uplink is not None
+        return self.node.uplink
+
+    async def pull(self, reference: str) -> int:
+        """To its end; returns the bytes of all that it refers to."""
+        events = [event async for event in self.fetcher.pull(reference)]
+        assert events[-1].event == "done"
+        return events[-1].total_bytes
+
+
+def unix() -> float:
+    return UNIX + trio.current_time()
+
+
+def hold(upstream: Upstream, image: Image, tag: str, name: Name = POS) -> None:
+    """Put the image into the registry behind the uplinks."""
+    assert name.registry is not None
+    for digest, data in image.contents.items():
+        upstream.blobs[Digest.parse_untrusted(digest)] = data
+    upstream.tags[name.registry, name.repository, tag] = image.raw
+
+
+@asynccontextmanager
+async def full_site(
+    *names: str, directory: Path | None = None, **options: Any
+) -> AsyncIterator[list[FullNode]]:
+    """Nodes that have met; those whose name begins with `up` have an uplink. `directory` keeps their stores."""
+    async with AsyncExitStack() as stack:
+        where = directory or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        site = Site()
+        nodes = []
+        for name in names:
+            store = await stack.enter_async_context(await Store.open(where / name, threads=0))
+            node = site.add(name, uplink=RATE if name.startswith("up") else None)
+            nodes.append(FullNode(site, node, store, **options))
+        async with site.running(), trio.open_nursery() as nursery:
+            for full in nodes:
+                nursery.start_soon(full.keeper.run)
+                nursery.start_soon(full.fetcher.run)
+            yield nodes
+            nursery.cancel_scope.cancel()
