@@ -21,7 +21,7 @@ import trio
 
 from meshsat.errors import ConfigError, InvalidInputError
 from meshsat.mesh.token_ledger import TokenLedger, TokenUse, parse_token_use_untrusted
-from meshsat.mesh.transport import DialError, Stream, StreamBroken, Transport
+from meshsat.mesh.transport import DialError, Stream, StreamBroken, Transport, receive_exactly
 from meshsat.protocol.cbor import decode_cbor_untrusted
 from meshsat.protocol.gossip import RECORD_LIMIT, ImageRecord, Key, open_record_untrusted
 from meshsat.protocol.machine import Machine
@@ -261,16 +261,7 @@ class AntiEntropy:
         await stream.send_all(encode_message(summary, records, uses))
 
     async def _hear(self, stream: Stream) -> Message:
-        (length,) = struct.unpack("!I", await self._exactly(stream, 4))
+        (length,) = struct.unpack("!I", await receive_exactly(stream, 4))
         if length > MESSAGE_LIMIT:
             raise MessageError(f"a message of {length} bytes")
-        return decode_message_untrusted(await self._exactly(stream, length))
-
-    async def _exactly(self, stream: Stream, length: int) -> bytes:
-        data = bytearray()
-        while len(data) < length:
-            piece = await stream.receive_some(length - len(data))
-            if not piece:
-                raise StreamBroken("it ended in the middle of a message")
-            data += piece
-        return bytes(data)
+        return decode_message_untrusted(await receive_exactly(stream, length))

@@ -27,7 +27,7 @@ import trio
 from meshsat.errors import ConfigError, DeniedError, InvalidInputError, UnavailableError
 from meshsat.mesh.identity import Identity
 from meshsat.mesh.token_ledger import TokenLedger
-from meshsat.mesh.transport import ByteStream, StreamBroken
+from meshsat.mesh.transport import ByteStream, StreamBroken, receive_exactly
 from meshsat.trust.keys import NodeKey
 from meshsat.trust.passes import (
     ENROLLER,
@@ -173,10 +173,10 @@ async def _send(stream: ByteStream, *message: object) -> None:
 
 async def _receive_untrusted(stream: ByteStream) -> list[Any]:
     """A message, not empty. Raises `InvalidInputError`, `StreamBroken`."""
-    (length,) = _LENGTH.unpack(await _receive_exactly(stream, _LENGTH.size))
+    (length,) = _LENGTH.unpack(await receive_exactly(stream, _LENGTH.size))
     if length > MESSAGE_LIMIT:
         raise InvalidInputError("a message is too long")
-    return decode_message_untrusted(await _receive_exactly(stream, length))
+    return decode_message_untrusted(await receive_exactly(stream, length))
 
 
 def decode_message_untrusted(body: bytes) -> list[Any]:
@@ -198,13 +198,3 @@ def _fields_untrusted(message: list[Any], kind: str, *types: type | UnionType) -
     if len(fields) != len(types) or not all(map(isinstance, fields, types)):
         raise InvalidInputError(f"{kind} has other fields than it should")
     return fields
-
-
-async def _receive_exactly(stream: ByteStream, length: int) -> bytes:
-    received = bytearray()
-    while len(received) < length:
-        piece = await stream.receive_some(length - len(received))
-        if not piece:
-            raise StreamBroken("the other side ended")
-        received += piece
-    return bytes(received)

@@ -9,7 +9,7 @@ from meshsat.mesh.identity import Identity
 from meshsat.mesh.inbound import OpenStreams, run_handler
 from meshsat.mesh.memory_network import MemoryHost, MemoryNetwork, Pipe
 from meshsat.mesh.refusals import Refusals
-from meshsat.mesh.transport import DialError, Handler, ServeStatus, Stream, StreamBroken, fill
+from meshsat.mesh.transport import DialError, Handler, ServeStatus, Stream, StreamBroken, dial_in_turn, fill
 from meshsat.metrics import Metrics
 from meshsat.trust.keys import PeerId
 from meshsat.trust.passes import Pass, PassError
@@ -130,18 +130,9 @@ class MemoryTransport:
         protocol: str,
         timeout: float,  # noqa: ASYNC109 - several dials share it
     ) -> Stream:
-        faults = []
-        deadline = trio.current_time() + timeout
-        for number, address in enumerate(addresses):
-            now = trio.current_time()
-            with trio.move_on_at(now + (deadline - now) / (len(addresses) - number)):
-                try:
-                    return await self._dial(peer, address, protocol)
-                except DialError as fault:
-                    faults.append(str(fault))
-                    continue
-            faults.append(f"{address} did not answer")
-        raise DialError(f"{peer} cannot be reached: {'; '.join(faults) or 'no address is known'}")
+        return await dial_in_turn(
+            peer, addresses, timeout, lambda address: self._dial(peer, address, protocol)
+        )
 
     async def drop(self, peer: PeerId) -> None:
         await trio.lowlevel.checkpoint()

@@ -29,7 +29,7 @@ from meshsat.mesh.inbound import OpenStreams, run_handler
 from meshsat.mesh.interfaces import join_address, reachable_addresses, split_address_untrusted
 from meshsat.mesh.refusals import Refusals
 from meshsat.mesh.tls_stream import TlsStream, close, configure, explain, handshake, openssl_reason
-from meshsat.mesh.transport import DialError, Handler, ServeStatus, Stream
+from meshsat.mesh.transport import DialError, Handler, ServeStatus, Stream, dial_in_turn
 from meshsat.metrics import Metrics
 from meshsat.trust.keys import PeerId
 from meshsat.trust.passes import Pass, PassError, verify_pass_untrusted
@@ -106,19 +106,9 @@ class TlsTransport:
         protocol: str,
         timeout: float,  # noqa: ASYNC109 - several dials share it
     ) -> Stream:
-        faults = []
-        deadline = trio.current_time() + timeout
-        for number, address in enumerate(addresses):
-            now = trio.current_time()
-            # An address that swallows packets leaves the others their share.
-            with trio.move_on_at(now + (deadline - now) / (len(addresses) - number)):
-                try:
-                    return await self._dial(peer, address, protocol)
-                except DialError as fault:
-                    faults.append(str(fault))
-                    continue
-            faults.append(f"{address} did not answer in time")
-        raise DialError(f"{peer} cannot be reached: {'; '.join(faults) or 'no address of it is known'}")
+        return await dial_in_turn(
+            peer, addresses, timeout, lambda address: self._dial(peer, address, protocol)
+        )
 
     async def drop(self, peer: PeerId) -> None:
         await trio.lowlevel.checkpoint()

@@ -82,6 +82,39 @@ async def fill(stream: ByteStream, buffer: memoryview) -> int:
     return filled
 
 
+async def receive_exactly(stream: ByteStream, length: int) -> bytes:
+    """So many bytes. Raises `StreamBroken`, also where the other side ends before."""
+    received = bytearray()
+    while len(received) < length:
+        arrived = await stream.receive_some(length - len(received))
+        if not arrived:
+            raise StreamBroken("the other side ended in the middle of a message")
+        received += arrived
+    return bytes(received)
+
+
+async def dial_in_turn(
+    peer: PeerId,
+    addresses: Sequence[str],
+    timeout: float,  # noqa: ASYNC109 - several dials share it
+    dial: Callable[[str], Awaitable[Stream]],
+) -> Stream:
+    """The first address that `dial` gets through to, in `timeout` seconds in all. Raises `DialError`."""
+    faults = []
+    deadline = trio.current_time() + timeout
+    for number, address in enumerate(addresses):
+        now = trio.current_time()
+        # An address that swallows packets leaves the others their share.
+        with trio.move_on_at(now + (deadline - now) / (len(addresses) - number)):
+            try:
+                return await dial(address)
+            except DialError as fault:
+                faults.append(str(fault))
+                continue
+        faults.append(f"{address} did not answer in time")
+    raise DialError(f"{peer} cannot be reached: {'; '.join(faults) or 'no address of it is known'}")
+
+
 Handler = Callable[[str, Stream], Awaitable[None]]
 """Called with the protocol id and the stream, which is closed when it returns. What it raises is
 contained."""

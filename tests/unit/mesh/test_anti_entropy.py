@@ -39,7 +39,7 @@ INTERVAL = 30.0
 
 
 def use(number: int) -> TokenUse:
-    return TokenUse(f"{number:032x}", NodeKey.generate().peer_id, UNIX, UNIX + 3600)
+    return TokenUse(f"{number:032x}", NodeKey.generate().peer_id, UNIX, UNIX + 1e8)
 
 
 class Side:
