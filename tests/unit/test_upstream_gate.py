@@ -1,0 +1,100 @@
+"""What the mesh asks of upstream: answers are sealed and dated, and their manifests are here afterwards."""
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+import trio
+
+from meshsat.errors import MeshsatError, NotFoundError, StorageError
+from meshsat.oci.digest import Digest
+from meshsat.oci.manifest import Manifest, parse_manifest_untrusted
+from meshsat.protocol.gossip import open_record_untrusted
+from meshsat.store.store import Store
+from meshsat.trust.keys import NodeKey
+from meshsat.uplink.client import Uplink
+from meshsat.upstream_gate import UpstreamGate
+from tests.images import build_image
+
+NOW = 1_800_000_000.0
+IMAGE = build_image([b"layer"])
+ROOT = Digest.parse_untrusted(IMAGE.root)
+ASKED = ("up.example", "library/pos")
+
+
+class OneImage:
+    """`uplink.client.Uplink`, as far as the gate goes."""
+
+    def __init__(self) -> None:
+        self.fault: MeshsatError | None = None
+        self.ranges: list[tuple[object, ...]] = []
+
+    async def manifest(self, registry: str, repository: str, reference: str) -> Manifest:
+        await trio.lowlevel.checkpoint()
+        if self.fault is not None:
+            raise self.fault
+        return parse_manifest_untrusted(IMAGE.raw)
+
+    def blob(self, *asked: object) -> str:
+        self.ranges.append(asked)
+        return "a stream"
+
+
+def make(store: Store) -> tuple[UpstreamGate, OneImage, NodeKey]:
+    uplink, key = OneImage(), NodeKey.generate()
+    return UpstreamGate(cast("Uplink", uplink), store, key, lambda: NOW), uplink, key
+
+
+@pytest.mark.parametrize("reference", ["42", IMAGE.root])
+async def test_an_answer_is_sealed_and_its_manifest_is_here(tmp_path: Path, reference: str) -> None:
+    async with await Store.open(tmp_path, threads=0) as store:
+        gate, _, key = make(store)
+        stored: list[tuple[Digest, int]] = []
+        gate.on_stored = lambda *what: stored.append(what)
+        record = await gate.resolve(*ASKED, reference)
+        assert open_record_untrusted(record.sealed, NOW) == record
+        assert record.key == (*ASKED, reference)
+        assert (record.digest, record.size, record.resolved_at) == (ROOT, len(IMAGE.raw), NOW)
+        assert record.author == key.peer_id
+        assert await store.read(ROOT, 0, 10_000) == IMAGE.raw
+        assert stored == [(ROOT, len(IMAGE.raw))]
+        for blob, data in IMAGE.blobs.items():
+            facts = store.facts(Digest.parse_untrusted(blob))
+            assert facts is not None
+            assert (facts.size, facts.sources) == (len(data), (ASKED,))
+
+
+async def test_what_the_upstream_refuses_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with await Store.open(tmp_path, threads=0) as store:
+        gate, uplink, _ = make(store)
+        uplink.fault = NotFoundError("no such tag")
+        gate.on_stored = lambda *_: pytest.fail("nothing was stored")
+        with pytest.raises(NotFoundError):
+            await gate.resolve(*ASKED, "43")
+        with pytest.raises(NotFoundError):
+            await gate.manifest(*ASKED, "43")
+        assert store.blobs() == {}
+
+
+async def test_a_disk_that_does_not_take_the_manifest_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await Store.open(tmp_path, threads=0) as store:
+        gate, _, _ = make(store)
+
+        async def full(*_: object) -> None:
+            raise StorageError("no space left")
+
+        monkeypatch.setattr(store, "put", full)
+        gate.on_stored = lambda *_: pytest.fail("nothing was stored")
+        with pytest.raises(StorageError, match="no space"):
+            await gate.resolve(*ASKED, "42")
+
+
+async def test_manifests_and_blobs_pass_through(tmp_path: Path) -> None:
+    async with await Store.open(tmp_path, threads=0) as store:
+        gate, uplink, _ = make(store)
+        assert (await gate.manifest(*ASKED, IMAGE.root)).raw == IMAGE.raw
+        assert store.blobs() == {}
+        assert cast("object", gate.blob(*ASKED, ROOT, 1, 2, 3)) == "a stream"
+        assert uplink.ranges == [(*ASKED, ROOT, 1, 2, 3)]
