@@ -40,10 +40,11 @@ class Room:
         self.blobs[blob.digest] = blob
         return blob
 
-    def introduce(self) -> None:
-        """Sessions between all who have none."""
-        for one in self.brains:
-            for other in self.brains:
+    def introduce(self, *names: str) -> None:
+        """Sessions between all, or all of these, who have none."""
+        among = names or tuple(self.brains)
+        for one in among:
+            for other in among:
                 if one < other and not self._met(one, other):
                     self.feed(one, events.SessionOpened(peer(other), dialled=True))
                     self.feed(other, events.SessionOpened(peer(one), dialled=False))

@@ -103,12 +103,36 @@ class Claims:
             if index not in said or (direct and said[index] != digest):
                 said[index] = digest
                 fresh = True
-        if fresh and self._kept[author] + len(entries.digests) <= 2 * self._count * CHUNK_DIGEST:
-            self._kept[author] += len(entries.digests)
-            self._batches.setdefault(author, []).append(entries)
+        self._keep(author, entries, fresh=fresh)
         if self._believed(author):
             self.known |= bitset.span(entries.first, entries.first + count)
         return self.known & ~before
+
+    def _keep(self, author: PeerId, entries: Entries, *, fresh: bool) -> None:
+        """To be passed on: news, and what says in one frame what took several."""
+        batches = self._batches.setdefault(author, [])
+        rest = batches
+        if len(entries.digests) > CHUNK_DIGEST:
+            rest = [one for one in batches if not _covers(entries, one)]
+        if not fresh and len(rest) + 1 >= len(batches):
+            return
+        kept = sum(len(one.digests) for one in rest) if rest is not batches else self._kept[author]
+        if kept + len(entries.digests) <= 2 * self._count * CHUNK_DIGEST:
+            self._batches[author] = rest
+            rest.append(entries)
+            self._kept[author] = kept + len(entries.digests)
+
+    def run_of(self, author: PeerId, first: int, last: int) -> tuple[int, bytes]:
+        """The author's words up to chunk `last`, from `first` or the last gap on: where that is, and they."""
+        said = self._said.get(author, {})
+        start = last + 1
+        while start > first and start - 1 in said:
+            start -= 1
+        return start, b"".join(said[index] for index in range(start, last + 1))
+
+    def kept(self, entries: Entries) -> bool:
+        """Whether just these entries were taken in before."""
+        return entries in self._batches.get(PeerId(entries.author), ())
 
     def prove(self, chunks: Iterable[bytes]) -> None:
         """The blob is proven: these are its chunks."""
@@ -167,6 +191,12 @@ class Claims:
             for entries in batches
             if bits & bitset.span(entries.first, entries.first + len(entries.digests) // CHUNK_DIGEST)
         ]
+
+
+def _covers(whole: Entries, part: Entries) -> bool:
+    """Whether `whole` says all that `part` says."""
+    offset = (part.first - whole.first) * CHUNK_DIGEST
+    return offset >= 0 and whole.digests[offset : offset + len(part.digests)] == part.digests
 
 
 def in_batches(bits: int) -> Iterable[tuple[int, int]]:

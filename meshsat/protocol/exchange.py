@@ -20,6 +20,8 @@ from meshsat.protocol.wire import Source
 from meshsat.trust.keys import PeerId, verify
 
 SOURCES_LIMIT = 16
+ENTRIES_COST = 4
+"""What entries cost us that are no news, in terms of small frames: a signature is checked."""
 WRONG_RECIPE = "whoever holds it under this digest holds other bytes, and no uplink can bring the right ones"
 WRONG_UPSTREAM = "the upstream delivers other bytes under this digest; ask its operator"
 FORGIVE = 60.0
@@ -184,6 +186,10 @@ class Exchange:
             return
         bits = int.from_bytes(frame.bits, "little") & transfer.everything
         session.haves[frame.blob] = session.haves.get(frame.blob, 0) | bits
+        credited = transfer.credited.get(session.peer, 0)
+        if bits & ~credited:
+            transfer.credited[session.peer] = credited | bits
+            session.earn_frame()
         self._holder_changed(session, frame.blob, now)
 
     def _holder_changed(self, session: Session, blob: Digest, now: float) -> None:
@@ -256,12 +262,16 @@ class Exchange:
         transfer = self._state.transfers.get(frame.blob)
         if transfer is None or frame.author == self._state.me:
             return
+        if transfer.claims.kept(frame):
+            session.earn_frame(ENTRIES_COST - 1)
+            return
         message = wire.entries_message(frame.blob, frame.first, frame.digests)
         if not verify(PeerId(frame.author), frame.signature, message):
             self._state.expel(session, "it passed on entries with a wrong signature")
             return
         fresh = transfer.claims.learn(frame, direct=frame.author == session.peer)
         if fresh:
+            session.earn_frame(ENTRIES_COST)
             transfer.learned(fresh, now)
             self._asking.fill_all(transfer, now)
 
@@ -321,6 +331,7 @@ class Exchange:
             transfer.stored(event.index, event.digest, author)
             self._tell_chunk(transfer, event.index, entry)
         if event.source is None:
+            self._serving.sum_up(transfer, event.index)
             self._uplinks.advanced(transfer, event.index)
         if session is not None and not transfer.complete:
             self._asking.fill(transfer, session, now)

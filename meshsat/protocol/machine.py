@@ -11,7 +11,7 @@ from meshsat.errors import InvalidInputError
 from meshsat.oci.digest import Digest
 from meshsat.protocol import effects, events, wire
 from meshsat.protocol.effects import Effect
-from meshsat.protocol.exchange import Exchange
+from meshsat.protocol.exchange import ENTRIES_COST, Exchange
 from meshsat.protocol.gossip import ImageRecord, RecordSet
 from meshsat.protocol.membership import Membership
 from meshsat.protocol.resolve import Resolver
@@ -26,7 +26,13 @@ from meshsat.trust.keys import PeerId, parse_peer_id_untrusted
 BUSY_TICK = 0.1
 """Seconds between two looks at the deadlines while something is on its way."""
 IDLE_TICK = 0.5
-COSTS: dict[type[wire.Frame], int] = {wire.Resolve: 20, wire.Want: 2, wire.Entries: 4}
+COSTS: dict[type[wire.Frame], int] = {
+    wire.Entries: ENTRIES_COST,
+    wire.Peers: 50,
+    wire.Resolve: 20,
+    wire.Uplink: 50,
+    wire.Want: 2,
+}
 """Frames that make us work or answer at length, in terms of small ones."""
 SETTLE_MET = 0.75
 """Seconds after the first session in which the others of a site will have met us too."""

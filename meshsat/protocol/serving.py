@@ -12,6 +12,8 @@ from meshsat.trust.keys import PeerId
 
 SENDING = 2
 """Chunks of one peer that the driver has in hand at once."""
+SUM = 64
+"""Chunks of our own uplink after which their entries are told in one."""
 RECIPES = 64
 """Recipes of whole blobs kept at hand."""
 
@@ -61,6 +63,19 @@ class Serving:
         """The authors' own words, as they were signed."""
         for entries in transfer.claims.batches(bits):
             self._state.send(peer, entries)
+
+    def sum_up(self, transfer: Transfer, index: int) -> None:
+        """What was told chunk by chunk is told once more in one frame, which others keep and pass on."""
+        if (index + 1) % SUM and index + 1 != transfer.cut.count:
+            return
+        first, digests = transfer.claims.run_of(self._state.me, index - index % SUM, index)
+        if first == index:
+            return
+        entries = self._state.entry(transfer.blob, first, digests)
+        transfer.claims.learn(entries)
+        for peer in self._state.wanters(transfer.blob, transfer.size):
+            if transfer.blob not in self._state.sessions[peer].holds:
+                self._state.send(peer, entries)
 
     def recipe_known(self, blob: Digest, chunks: tuple[bytes, ...]) -> None:
         while len(self._recipes) >= RECIPES:

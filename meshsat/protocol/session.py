@@ -129,6 +129,10 @@ class Session:
         self.entry_credit -= count
         return True
 
+    def earn_frame(self, cost: int = 1) -> None:
+        """It brought news that we want: there is only so much to tell, and no flood."""
+        self.frame_credit += cost
+
     def spend_frame(self, now: float, cost: int = 1) -> bool:
         """Account one control frame, which costs us as much as `cost` small ones; False when the peer floods
         us (token bucket)."""

@@ -50,6 +50,8 @@ class Transfer:
         self.stands_on: dict[int, PeerId] = {}
         """On whose word each chunk was taken; absent: proven, or off our own uplink."""
         self.holders: dict[PeerId, int] = {}
+        self.credited: dict[PeerId, int] = {}
+        """Chunks of which the peer told us once: news then, and never again."""
         self.levels: list[int] = [self.everything]
         """levels[n]: the chunks that exactly n connected peers hold."""
         self.run: Run | None = None

@@ -161,6 +161,41 @@ def test_what_one_author_says_takes_bounded_room() -> None:
     assert kept <= 3 * 64 * 32
 
 
+def test_what_took_several_frames_is_passed_on_in_one() -> None:
+    blob = Blob(chunks=6)
+    claims = claims_of(blob)
+    single = [blob.entries("a", index, index + 1) for index in range(6)]
+    for entries in single:
+        claims.learn(entries)
+    assert claims.run_of(A, 1, 3) == (1, b"".join(blob.chunks[1:4]))
+    whole = blob.entries("a", 0, 4)
+    assert claims.learn(whole) == 0
+    assert claims.batches(0b111111) == [*single[4:], whole]
+    assert claims.kept(whole)
+    assert not claims.kept(single[0])
+    claims.learn(blob.entries("a", 1, 3))
+    claims.learn(blob.entries("a", 3, 5))  # says no more, and takes no less
+    assert claims.batches(0b111111) == [*single[4:], whole]
+
+
+def test_a_run_ends_at_what_the_author_did_not_say() -> None:
+    blob = Blob(chunks=6)
+    claims = claims_of(blob)
+    for index in (0, 2, 3):
+        claims.learn(blob.entries("a", index, index + 1))
+    assert claims.run_of(A, 0, 3) == (2, b"".join(blob.chunks[2:4]))
+    assert claims.run_of(B, 0, 3) == (4, b"")
+
+
+def test_an_author_that_takes_its_word_back_is_not_summed_up() -> None:
+    blob = Blob(chunks=2)
+    claims = claims_of(blob)
+    lie = blob.entries("a", 0, 1, lie="x")
+    claims.learn(lie)
+    claims.learn(blob.entries("a"))
+    assert lie in claims.batches(0b11)
+
+
 @pytest.mark.parametrize(
     ("bits", "expected"),
     [

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from meshsat.oci.digest import Digest
-from meshsat.protocol import effects, events, wire
+from meshsat.protocol import effects, events, exchange, wire
 from meshsat.protocol.effects import Effect
 from meshsat.protocol.events import BlobWanted, Fault, Priority
 from tests.brain import Blob, Brain, gone, led_by, only, peer, requested, runs, sent
@@ -538,3 +538,57 @@ def test_a_full_disk_of_the_only_uplink_still_resolves() -> None:
     brain.hear("dark", blob.want())
     brain.feed(events.StorageFailed(blob.digest, "no space"))
     assert brain.machine.uplink_up
+
+
+# --- late, and many ---
+
+
+def test_whoever_comes_late_to_large_blobs_hears_of_them_in_few_frames() -> None:
+    """Their recipes came entry by entry; told like that, it would be more than a flood is."""
+    blobs = [Blob("one", 3000), Blob("two", 3000)]
+    room = Room(["u", "early", "late"], uplinks=["u"])
+    room.uplink_rate = 700
+    for blob in blobs:
+        room.add(blob)
+        room.feed("early", blob.wanted())
+    room.introduce("u", "early")
+    room.run(4)
+    room.uplink_rate = 0
+    for blob in blobs:
+        room.feed("late", blob.wanted())
+    room.log.clear()
+    room.introduce()
+    assert not any(isinstance(effect, effects.Disconnect) for _, effect in room.log)
+    told = [effect.frame for _, effect in room.log if isinstance(effect, effects.Send)]
+    assert sum(isinstance(frame, wire.Entries) for frame in told) < 4 * 110
+    for name in ("early", "late"):
+        assert all(room.brains[name].transfer(blob).claims.known.bit_count() == 2800 for blob in blobs)
+
+
+def test_news_is_no_flood() -> None:
+    """A fast uplink tells of thousands of chunks a second; the same again and again is another matter."""
+    blob = Blob(chunks=3000)
+    brain = Brain()
+    brain.meet("u")
+    brain.pull(blob)
+    session = brain.machine.sessions[peer("u")]
+    before = session.frame_credit
+    frames: list[wire.Frame] = []
+    for index in range(200):
+        frames += [blob.entries("u", index, index + 1), blob.have(index)]
+    assert not gone(brain.hear("u", *frames))
+    assert session.frame_credit == before
+    brain.hear("u", *frames)
+    assert session.frame_credit == before - len(frames)
+    brain.hear("u", wire.Unwant(blob.digest), *frames)
+    assert session.frame_credit == before - 2 * len(frames) - 1
+
+
+def test_entries_told_again_are_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    blob = Blob()
+    brain = Brain()
+    brain.meet("a", "b")
+    brain.pull(blob)
+    brain.hear("a", blob.entries("u"))
+    monkeypatch.setattr(exchange, "verify", None)
+    assert not gone(brain.hear("b", blob.entries("u")))
