@@ -11,7 +11,7 @@ from meshsat.registry.errors import Code
 from meshsat.web.api import FAULTS, create_api
 from tests.unit.web.test_api import View
 
-TEXT = (Path(__file__).parents[3] / "docs" / "reference" / "http.md").read_text()
+TEXT = (Path(__file__).parents[1] / "docs" / "reference" / "http.md").read_text()
 HEADINGS = set(re.findall(r"^### `([A-Z]+(?:, [A-Z]+)*) (/\S*)`", TEXT, re.MULTILINE))
 
 
