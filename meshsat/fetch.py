@@ -26,9 +26,9 @@ from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import Manifest, parse_manifest_untrusted
 from meshsat.oci.reference import Reference
-from meshsat.protocol.events import Priority
+from meshsat.protocol.events import Fault, Priority
 from meshsat.protocol.wire import Source
-from meshsat.reading import ArrivingBlob, Part, Patience, StoredBlob
+from meshsat.reading import NO_SOURCE_LIMIT, ArrivingBlob, Part, Patience, StoredBlob
 from meshsat.registry.content import BlobReader, Name, Served
 from meshsat.store.store import Store
 from meshsat.web.view import PullEvent
@@ -320,31 +320,36 @@ class Fetcher:
             level = following
 
     async def _plant(self, tree: Tree, wanted: Reference) -> AsyncGenerator[None, None]:
-        """Find out what the reference means; a sign of life each second."""
+        """Find out what the reference means; a sign of life each second. Whoever can tell may still be
+        meeting us: that nobody can is believed only after a while."""
         sources: tuple[Source, ...] = ((wanted.registry, wanted.repository, True),)
-        if wanted.digest is not None:
-            size = self._store.blob_size(wanted.digest) or self._mesh.machine.held_by_peers(wanted.digest)
-            if size is not None:
-                tree.parts[wanted.digest] = Part(size, sources)
-                return
         text = str(wanted.digest) if wanted.digest is not None else wanted.tag or "latest"
         key = (wanted.registry, wanted.repository, text)
-        deadline = trio.current_time() + PULL_RESOLVE_PATIENCE
-        with self._mesh.question(*key, max_age=PULL_MAX_AGE) as question:
-            while not question.done and trio.current_time() < deadline:
-                yield
-                with trio.move_on_after(1.0):
-                    await question.wait()
-            record = question.record
-        if record is not None:
-            tree.parts[record.digest] = Part(record.size, sources)
-            return
-        failed = error_of(question.fault, question.message or f"nobody told what {wanted} means")
-        known = self._store.tag(*key)
-        if known is None or not isinstance(failed, UnavailableError):
-            raise failed
-        log.warning("the upstream can't be asked: the tag is as old as it is", name=str(wanted))
-        tree.parts[known.descriptor.digest] = Part(known.descriptor.size, sources)
+        began = trio.current_time()
+        while True:
+            if wanted.digest is not None:
+                size = self._store.blob_size(wanted.digest) or self._mesh.machine.held_by_peers(wanted.digest)
+                if size is not None:
+                    tree.parts[wanted.digest] = Part(size, sources)
+                    return
+            with self._mesh.question(*key, max_age=PULL_MAX_AGE) as question:
+                while not question.done and trio.current_time() < began + PULL_RESOLVE_PATIENCE:
+                    yield
+                    with trio.move_on_after(1.0):
+                        await question.wait()
+            if question.record is not None:
+                tree.parts[question.record.digest] = Part(question.record.size, sources)
+                return
+            failed = error_of(question.fault, question.message or f"nobody told what {wanted} means")
+            known = self._store.tag(*key)
+            if known is not None and isinstance(failed, UnavailableError):
+                log.warning("the upstream can't be asked: the tag is as old as it is", name=str(wanted))
+                tree.parts[known.descriptor.digest] = Part(known.descriptor.size, sources)
+                return
+            if question.fault is not Fault.UNAVAILABLE or trio.current_time() >= began + NO_SOURCE_LIMIT:
+                raise failed
+            yield
+            await trio.sleep(1.0)
 
     async def _arrivals(self, parts: dict[Digest, Part]) -> AsyncGenerator[int, None]:
         """Want all parts; gives the bytes held of them at each step, until all are held."""

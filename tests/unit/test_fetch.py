@@ -398,6 +398,19 @@ async def test_a_pull_with_nobody_there_ends_within_its_limits(autojump_clock: C
         assert trio.current_time() - began <= module.PULL_RESOLVE_PATIENCE
 
 
+async def test_a_pull_that_begins_before_the_peers_are_met_waits_for_them(autojump_clock: Clock) -> None:
+    async with full_site("up", "dark") as (up, dark):
+        hold(up.site.upstream, IMAGE, "42")
+        up.site.network.cut("up", "dark")
+        await trio.sleep(10)
+        assert not dark.node.machine.sessions
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dark.pull, NAME)
+            await trio.sleep(2)
+            up.site.network.heal_all()
+        assert await shown(dark) == {NAME}
+
+
 async def test_a_pull_whose_sources_go_away_ends_within_its_limits(autojump_clock: Clock) -> None:
     big = random_bytes(2 * int(RATE), 5)
     async with full_site("up", "dark") as (up, dark):

@@ -1,0 +1,201 @@
+"""The composition root, run for real on loopback: what it tells of itself, what keeps it from starting."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from meshsat.config import Config
+from meshsat.errors import ConfigError, DeniedError, MeshsatError, StoreLockedError
+from meshsat.mesh.identity import Identity
+from meshsat.metrics import Metrics
+from meshsat.node import Listening, Node, run_node
+from meshsat.status import ImageStatus
+from meshsat.store.store import Store
+from meshsat.trust.tokens import parse_untrusted
+from meshsat.uplink.client import Uplink
+from tests.fleet import Fleet
+from tests.upstream import Upstream
+
+FLEET = Fleet()
+LIMIT = 20.0
+
+
+def config(directory: Path, *, peers: Sequence[str] = (), upstream: str = "", **sections: Any) -> Config:
+    """A node on loopback, on ports that the system chooses, without mDNS; dark without `upstream`."""
+    plain = [{"host": upstream, "plain_http": True}] if upstream else []
+    mesh = {"listen": "127.0.0.1", "control_port": 0, "bulk_port": 0, "mdns": False, "peers": peers}
+    return Config.load(
+        data_dir=directory,
+        uplink={"enabled": bool(upstream), "registries": plain},
+        mesh=mesh,
+        registry={"port": 0, "upstream": upstream or None},
+        api={"port": 0},
+        **sections,
+    )
+
+
+@asynccontextmanager
+async def running(settings: Config, identity: Identity) -> AsyncIterator[tuple[Node, Listening]]:
+    async with await Store.open(settings.data_dir) as store, trio.open_nursery() as nursery:
+        metrics = Metrics()
+        uplink = Uplink(settings.uplink, metrics) if settings.uplink.enabled else None
+        if uplink is not None:
+            async with uplink:
+                node = Node(settings, identity, store, uplink, metrics)
+                yield node, await nursery.start(node.run)
+                nursery.cancel_scope.cancel()
+        else:
+            node = Node(settings, identity, store, None, metrics)
+            yield node, await nursery.start(node.run)
+            nursery.cancel_scope.cancel()
+
+
+def multiaddr(identity: Identity, listening: Listening) -> str:
+    host, _, port = listening.control[0].rpartition(":")
+    return f"/ip4/{host}/tcp/{port}/p2p/{identity.key.peer_id}"
+
+
+async def test_two_nodes_meet_by_address_and_one_gives_the_other_an_image(tmp_path: Path) -> None:
+    members = {name: FLEET.member(name, directory=tmp_path / name) for name in ("a", "b")}
+    # The one with the smaller peer id dials at once.
+    other_name, one_name = sorted(members, key=lambda name: members[name].key.peer_id)
+    one, other = members[one_name], members[other_name]
+    with Upstream() as upstream, trio.fail_after(LIMIT):
+        image = upstream.add_image("library/pos", "42", layers=[b"layer" * 100_000])
+        reference = f"{upstream.address}/library/pos:42"
+        async with (
+            running(config(tmp_path / one_name, upstream=upstream.address, name="first"), one) as (up, there),
+            running(config(tmp_path / other_name, peers=[multiaddr(one, there)]), other) as (dark, here),
+        ):
+            assert dark.status().problems
+            while not (dark._machine.sessions and dark.peers()[0].plane == "tls"):
+                await trio.sleep(0.02)
+            events = [event async for event in dark.pull(reference, pin=False)]
+            assert events[-1].event == "done"
+
+            status = dark.status()
+            assert (status.name, status.site, status.fleet) == (other_name, "hq", FLEET.id)
+            assert (status.blobs, status.blob_bytes) == (len(image.contents), image.size)
+            assert (status.images, status.peers, status.wan_bytes_in) == (1, 1, 0)
+            assert status.lan_bytes_in >= image.size
+            assert not status.uplink.enabled
+            assert (status.registry_address, status.control_addresses) == (here.registry, here.control)
+            assert up.status().wan_bytes_in >= image.size
+            assert up.status().uplink.up
+            assert up.status().lan_bytes_out >= image.size
+
+            (peer,) = dark.peers()
+            assert (peer.name, peer.site, peer.state, peer.uplink) == ("first", "hq", "connected", True)
+            assert peer.bytes_in >= image.size
+
+            (shown,) = dark.images()
+            assert (shown.reference, shown.digest, shown.complete) == (reference, image.root, True)
+            async with httpx.AsyncClient() as http:
+                url = f"http://{here.registry}/v2/{upstream.address}/library/pos/manifests/42"
+                assert (await http.get(url)).content == image.raw
+
+
+async def test_a_lone_node_tells_what_to_do_about_it(tmp_path: Path) -> None:
+    identity = FLEET.expired(directory=tmp_path)
+    async with running(config(tmp_path), identity) as (node, listening):
+        problems = " ".join(node.status().problems)
+        for hint in ("mDNS", "uplink", "meshsat join"):
+            assert hint in problems
+        assert (node.peers(), node.images()) == ([], [])
+        async with httpx.AsyncClient(base_url=f"http://{listening.api}") as http:
+            assert (await http.get("/healthz")).status_code == 200
+            ready = await http.get("/readyz")
+            assert (ready.status_code == 200) is node.ready()[0]
+            assert b"meshsat" in (await http.get("/metrics")).content
+
+
+async def test_before_it_listens_it_is_not_ready(tmp_path: Path) -> None:
+    identity = FLEET.member(directory=tmp_path)
+    async with await Store.open(tmp_path) as store:
+        node = Node(config(tmp_path), identity, store, None, Metrics())
+        assert node.ready() == (False, "the node is starting")
+
+
+async def test_only_an_enroller_invites(tmp_path: Path) -> None:
+    boss, plain = (
+        FLEET.member(name, enroller=name == "boss", directory=tmp_path / name) for name in ("boss", "plain")
+    )
+    async with running(config(tmp_path / "boss"), boss) as (node, listening):
+        token = parse_untrusted(await node.invite(uses=3, valid_seconds=60))
+        assert (token.grant.uses, token.grant.site) == (3, "hq")
+        assert time.time() < token.grant.expires <= time.time() + 60
+        assert token.grant.addresses == listening.control
+    async with running(config(tmp_path / "plain"), plain) as (node, _):
+        with pytest.raises(DeniedError, match="no enroller"):
+            await node.invite(uses=1, valid_seconds=60)
+
+
+async def test_an_image_that_is_only_known_is_listed_as_such(tmp_path: Path) -> None:
+    identity = FLEET.member(directory=tmp_path)
+    with Upstream() as upstream, trio.fail_after(LIMIT):
+        image = upstream.add_image("library/pos", "42", layers=[b"layer"])
+        async with (
+            running(config(tmp_path, upstream=upstream.address), identity) as (_node, listening),
+            httpx.AsyncClient() as http,
+        ):
+            url = f"http://{listening.registry}/v2/library/pos/manifests/42"
+            while (await http.get(url)).status_code != 200:
+                await trio.sleep(0.1)
+            while not _node.images():
+                await trio.sleep(0.01)
+            (shown,) = _node.images()
+            name = f"{upstream.address}/library/pos:42"
+            size = len(image.raw)
+            assert shown == ImageStatus(name, image.root, size, size, False, shown.resolved_at)
+
+
+# --- what keeps it from starting ---
+
+
+async def expect_refusal(settings: Config, kind: type[MeshsatError], *hints: str) -> None:
+    with trio.fail_after(LIMIT):
+        try:
+            await run_node(settings)
+        except BaseException as ended:  # noqa: BLE001 - the nursery may have wrapped it
+            fault: BaseException = ended
+            while isinstance(fault, BaseExceptionGroup):
+                (fault,) = fault.exceptions
+            assert isinstance(fault, kind), fault
+            for hint in hints:
+                assert hint in str(fault)
+        else:
+            pytest.fail("it ran")
+
+
+async def test_without_a_pass_it_says_how_to_get_one(tmp_path: Path) -> None:
+    await expect_refusal(config(tmp_path), ConfigError, "meshsat init", "meshsat join")
+
+
+async def test_a_second_one_on_the_same_directory_is_refused(tmp_path: Path) -> None:
+    FLEET.member(directory=tmp_path)
+    async with await Store.open(tmp_path):
+        await expect_refusal(config(tmp_path), StoreLockedError, str(tmp_path))
+
+
+async def test_a_static_peer_that_is_none_is_told(tmp_path: Path) -> None:
+    FLEET.member(directory=tmp_path)
+    await expect_refusal(
+        config(tmp_path, peers=["10.0.0.2:4701"]), ConfigError, "mesh.peers", "10.0.0.2:4701"
+    )
+
+
+async def test_it_runs_until_cancelled_and_leaves_the_directory_to_the_next(tmp_path: Path) -> None:
+    FLEET.member(directory=tmp_path)
+    for _ in range(2):
+        with trio.fail_after(LIMIT):
+            async with trio.open_nursery() as nursery:
+                listening: Listening = await nursery.start(run_node, config(tmp_path))
+                assert listening.registry.startswith("127.0.0.1:")
+                assert (tmp_path / "api.sock").is_socket()
+                nursery.cancel_scope.cancel()
