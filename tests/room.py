@@ -24,6 +24,8 @@ class Room:
         self.uplink_rate = 4
         self.silent: set[str] = set()
         """Nodes that hear and say no more."""
+        self.broken: set[str] = set()
+        """Nodes that can not read what they hold."""
         self.liars: set[str] = set()
         """Nodes that send other bytes than they are asked for."""
         self.upstream: Fault | None = None
@@ -108,7 +110,7 @@ class Room:
                 self.part(name, self.names[effect.peer])
             case effects.OpenTransfer():
                 self.feed(name, events.TransferOpened(effect.blob))
-            case effects.LoadRecipe():
+            case effects.LoadRecipe() if name not in self.broken:
                 self.feed(name, events.RecipeLoaded(effect.blob, self.blobs[effect.blob].chunks))
             case effects.FetchUplink():
                 self._runs[name, effect.blob] = [effect.start, effect.stop]

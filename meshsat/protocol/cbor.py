@@ -1,4 +1,4 @@
-"""CBOR from outside: numbers, texts, bytes, lists and maps with textual keys, and nothing else (RFC 8949).
+"""CBOR from outside: simple values, numbers, texts, bytes, lists, maps with textual keys; no more (RFC 8949).
 
 cbor2 does more than that by itself: it compiles a regular expression for tag 35, builds integers without end
 for tag 2, and a map whose integer keys collide costs it a minute for half a megabyte. What peers send needs

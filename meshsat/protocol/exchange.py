@@ -8,7 +8,7 @@ lies, stalls or floods loses its session or its turn here, and nothing else is l
 from collections.abc import Iterable
 
 from meshsat.oci.digest import Digest
-from meshsat.protocol import bitset, effects, events, scheduler, wire
+from meshsat.protocol import effects, events, scheduler, wire
 from meshsat.protocol.asking import Asking
 from meshsat.protocol.events import Fault, Priority
 from meshsat.protocol.serving import Serving
@@ -20,6 +20,12 @@ from meshsat.protocol.wire import Source
 from meshsat.trust.keys import PeerId, verify
 
 SOURCES_LIMIT = 16
+SOURCES_OF_ONE = 4
+"""Places to fetch from that one peer may name, so that it can not crowd out the others'."""
+HELP_LIMIT = 128
+"""Transfers at once that only peers want of us; an image has no more layers."""
+UNSERVED = 5.0
+"""Seconds after which what nobody gives us is wanted anew, so that an uplink fetches it."""
 ENTRIES_COST = 4
 """What entries cost us that are no news, in terms of small frames: a signature is checked."""
 WRONG_RECIPE = "whoever holds it under this digest holds other bytes, and no uplink can bring the right ones"
@@ -49,7 +55,7 @@ class Exchange:
         before = transfer.priority
         transfer.local[event.priority] += 1
         if transfer.priority != before:
-            self._tell_want(transfer)
+            self._tell_want(transfer, now)
         self._asking.seek(transfer, now)
 
     def blob_unwanted(self, event: events.BlobUnwanted, now: float) -> None:
@@ -61,7 +67,7 @@ class Exchange:
         transfer.local = +transfer.local
         self._retire(transfer, now)
         if transfer.blob in self._state.transfers and transfer.priority != before:
-            self._tell_want(transfer)
+            self._tell_want(transfer, now)
 
     def reader_moved(self, event: events.ReaderMoved, now: float) -> None:
         transfer = self._state.transfers.get(event.blob)
@@ -76,7 +82,7 @@ class Exchange:
         before = transfer.readers.get(event.reader, 0)
         transfer.readers[event.reader] = index
         if not before <= index <= before + scheduler.READER_WINDOW // transfer.cut.chunk_length:
-            self._tell_want(transfer)
+            self._tell_want(transfer, now)
         self._uplinks.turn(transfer, index)
         self._asking.seek(transfer, now)
 
@@ -90,7 +96,7 @@ class Exchange:
             for session in self._state.sessions.values():
                 self._asking.count_holder(transfer, session, now)
             self._state.emit(effects.OpenTransfer(blob, size))
-        transfer.sources = _merged(transfer.sources, sources)
+        transfer.sources = _merged(sources, transfer.sources)
         return transfer
 
     def transfer_opened(self, event: events.TransferOpened, now: float) -> None:
@@ -107,7 +113,7 @@ class Exchange:
                 transfer.stored(index, digest, None)
         if transfer.have:
             for peer in self._state.wanters(transfer.blob, transfer.size):
-                self._tell_progress(transfer, peer)
+                self._serving.tell_progress(transfer, peer)
         self._asking.seek(transfer, now)
 
     def _retire(self, transfer: Transfer, now: float) -> None:
@@ -208,16 +214,17 @@ class Exchange:
             self._drop_wanter(session, frame.blob)
         session.wants[frame.blob] = frame.size
         wanted = self._state.wanted.setdefault((frame.blob, frame.size), Wanted())
-        wanted.sources = _merged(wanted.sources, frame.sources)
+        wanted.sources = _merged(wanted.sources, frame.sources[:SOURCES_OF_ONE])
+        told = (wanted.wanters.get(session.peer), wanted.first.pop(session.peer, frame.first))
+        wanted.repeated |= told == (frame.priority, frame.first)
         wanted.wanters[session.peer] = frame.priority
-        wanted.first.pop(session.peer, None)
         if frame.priority == Priority.READER:
             wanted.first[session.peer] = frame.first
         transfer = self._state.transfers.get(frame.blob)
         if transfer is not None and transfer.size == frame.size:
-            transfer.sources = _merged(transfer.sources, frame.sources)
+            transfer.sources = _merged(transfer.sources, frame.sources[:SOURCES_OF_ONE])
             if transfer.have and old is None:
-                self._tell_progress(transfer, session.peer)
+                self._serving.tell_progress(transfer, session.peer)
             if frame.priority == Priority.READER:
                 self._uplinks.turn(transfer, min(frame.first, transfer.cut.count))
                 self._asking.seek(transfer, now)
@@ -234,11 +241,14 @@ class Exchange:
             return
         if not wanted.sources or not self._state.demanded(blob, size):
             return
-        if any(session.holds.get(blob) == size for session in self._state.sessions.values()):
+        holders = (session.holds.get(blob) == size for session in self._state.sessions.values())
+        if not wanted.repeated and any(holders):
+            return
+        if sum(not transfer.local for transfer in self._state.transfers.values()) >= HELP_LIMIT:
             return
         if self._uplinks.leads_any(blob, size):
             transfer = self._transfer(blob, size, wanted.sources, now)
-            self._tell_want(transfer)
+            self._tell_want(transfer, now)
 
     def unwant(self, session: Session, frame: wire.Unwant, now: float) -> None:
         self._drop_wanter(session, frame.blob)
@@ -329,7 +339,7 @@ class Exchange:
                 self._asking.cancel(transfer, asked, event.index)
             author = None if event.source is None else transfer.claims.author(event.index, event.digest)
             transfer.stored(event.index, event.digest, author)
-            self._tell_chunk(transfer, event.index, entry)
+            self._serving.tell_chunk(transfer, event.index, entry)
         if event.source is None:
             self._serving.sum_up(transfer, event.index)
             self._uplinks.advanced(transfer, event.index)
@@ -337,17 +347,6 @@ class Exchange:
             self._asking.fill(transfer, session, now)
         else:
             self._asking.seek(transfer, now)
-
-    def _tell_chunk(self, transfer: Transfer, index: int, entry: wire.Entries | None) -> None:
-        """A chunk more: to those who want it and lack it."""
-        bit = 1 << index
-        have = wire.Have(transfer.blob, bitset.to_bytes(bit, index + 1))
-        for peer in self._state.wanters(transfer.blob, transfer.size):
-            session = self._state.sessions[peer]
-            if not session.haves.get(transfer.blob, 0) & bit and transfer.blob not in session.holds:
-                if entry is not None:
-                    self._state.send(peer, entry)
-                self._state.send(peer, have)
 
     def chunk_refused(self, event: events.ChunkRefused, now: float) -> None:
         session = self._state.sessions.get(event.source)
@@ -462,15 +461,11 @@ class Exchange:
         first = min(transfer.readers.values(), default=0)
         return wire.Want(transfer.blob, transfer.size, int(transfer.priority), first, transfer.sources)
 
-    def _tell_want(self, transfer: Transfer) -> None:
+    def _tell_want(self, transfer: Transfer, now: float) -> None:
+        transfer.wanted_at = now
         for session in self._state.sessions.values():
             if session.greeted:
                 self._state.send(session.peer, self._want_frame(transfer))
-
-    def _tell_progress(self, transfer: Transfer, peer: PeerId) -> None:
-        self._serving.tell_entries(transfer, peer, transfer.have)
-        bits = bitset.to_bytes(transfer.have, transfer.cut.count)
-        self._state.send(peer, wire.Have(transfer.blob, bits))
 
     # --- time ---
 
@@ -485,6 +480,9 @@ class Exchange:
                     self._asking.count_holder(transfer, session, now)
         for transfer in self._state.transfers.values():
             self._asking.check_entries(transfer, now)
+            unserved = transfer.local and transfer.levels[0] & transfer.missing
+            if unserved and now - transfer.wanted_at > UNSERVED:
+                self._tell_want(transfer, now)
         if now >= self._forgive_at:
             self._forgive_at = now + FORGIVE
             for session in self._state.sessions.values():

@@ -4,6 +4,7 @@
 nothing, and never sleeps: `deadline` says when it wants to be called with `TimerExpired`.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -113,9 +114,10 @@ class Machine:
         return bool(self._uplinks.candidates())
 
     def held_by_peers(self, blob: Digest) -> int | None:
-        """The size of a blob that a connected peer holds whole; None if none does."""
-        sizes = (session.holds.get(blob) for session in self._state.sessions.values())
-        return next((size for size in sizes if size is not None), None)
+        """The size of a blob that connected peers hold whole, as most of them say; None if none does."""
+        holds = [session.holds for session in self._state.sessions.values()]
+        sizes = Counter(held[blob] for held in holds if blob in held)
+        return max(sizes, key=lambda size: sizes[size], default=None)
 
     def expected(self, peer: PeerId, blob: Digest, index: int) -> tuple[int, bytes] | None:
         """Length and digest of a chunk that this peer was asked for; None if it was not."""

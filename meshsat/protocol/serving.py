@@ -77,6 +77,22 @@ class Serving:
             if transfer.blob not in self._state.sessions[peer].holds:
                 self._state.send(peer, entries)
 
+    def tell_progress(self, transfer: Transfer, peer: PeerId) -> None:
+        self.tell_entries(transfer, peer, transfer.have)
+        bits = bitset.to_bytes(transfer.have, transfer.cut.count)
+        self._state.send(peer, wire.Have(transfer.blob, bits))
+
+    def tell_chunk(self, transfer: Transfer, index: int, entry: wire.Entries | None) -> None:
+        """A chunk more: to those who want it and lack it."""
+        bit = 1 << index
+        have = wire.Have(transfer.blob, bitset.to_bytes(bit, index + 1))
+        for peer in self._state.wanters(transfer.blob, transfer.size):
+            session = self._state.sessions[peer]
+            if not session.haves.get(transfer.blob, 0) & bit and transfer.blob not in session.holds:
+                if entry is not None:
+                    self._state.send(peer, entry)
+                self._state.send(peer, have)
+
     def recipe_known(self, blob: Digest, chunks: tuple[bytes, ...]) -> None:
         while len(self._recipes) >= RECIPES:
             del self._recipes[next(iter(self._recipes))]

@@ -25,6 +25,8 @@ class Wanted:
     """Peer -> its priority."""
     first: dict[PeerId, int] = field(default_factory=dict)
     """Peer -> the chunk that it needs first, where that is not the blob's first."""
+    repeated: bool = False
+    """A wanter asked again: whoever says it holds the blob does not give it."""
     retry_at: float = 0.0
     """Not before this time do we ask upstream for it again."""
 

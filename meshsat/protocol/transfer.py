@@ -34,6 +34,8 @@ class Transfer:
         self.everything = bitset.full(self.cut.count)
         self.claims = Claims(blob, self.cut)
         self.sources: tuple[Source, ...] = ()
+        self.wanted_at = 0.0
+        """When peers were last told that we want it."""
         self.opened = False
         self.publishing = False
         self.local: Counter[Priority] = Counter()

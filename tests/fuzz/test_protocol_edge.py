@@ -73,7 +73,8 @@ def plain(value: object) -> bool:
         return all(map(plain, value))
     if isinstance(value, dict):
         return all(isinstance(name, str | bytes) and plain(inner) for name, inner in value.items())
-    return value is None or type(value) in (bool, int, float, str, bytes) or value is cbor2.undefined
+    simple = (bool, int, float, str, bytes, type(None), cbor2.CBORSimpleValue, type(cbor2.undefined))
+    return type(value) in simple
 
 
 @given(st.one_of(HEADER, MANGLED))

@@ -6,7 +6,7 @@ from meshsat.oci.digest import Digest
 from meshsat.protocol import effects, events, exchange, wire
 from meshsat.protocol.effects import Effect
 from meshsat.protocol.events import BlobWanted, Fault, Priority
-from tests.brain import Blob, Brain, gone, led_by, only, peer, requested, runs, sent
+from tests.brain import SOURCE, Blob, Brain, gone, led_by, only, peer, requested, runs, sent
 from tests.room import Room
 
 
@@ -592,3 +592,65 @@ def test_entries_told_again_are_not_checked_again(monkeypatch: pytest.MonkeyPatc
     brain.hear("a", blob.entries("u"))
     monkeypatch.setattr(exchange, "verify", None)
     assert not gone(brain.hear("b", blob.entries("u")))
+
+
+def test_who_holds_a_blob_and_does_not_give_it_does_not_keep_an_uplink_from_fetching_it() -> None:
+    """The disk of the only holder is rotten, and the puller has no uplink."""
+    room = Room(["broken", "u", "dark"], uplinks=["u"])
+    blob = room.add(Blob(chunks=8))
+    room.broken.add("broken")
+    room.feed("broken", blob.published())
+    room.introduce()
+    room.feed("dark", blob.wanted())
+    room.run(40)
+    assert not room.brought  # it is held here, they say
+    room.run(120)
+    assert room.holds("dark", blob)
+    assert sorted(index for _, index in room.brought) == list(range(8))
+
+
+def test_wanting_again_what_another_has_in_hand_changes_nothing() -> None:
+    blob = led_by("u", ["me"])
+    brain = Brain(uplink=True)
+    brain.meet("u", uplink=True)
+    brain.meet("dark")
+    assert brain.hear("dark", *[blob.want()] * 3) == []
+    assert brain.hear("dark", blob.want(Priority.READER, first=2), blob.want(Priority.READER, first=3)) == []
+
+
+def test_a_reader_that_moves_is_no_complaint() -> None:
+    blob = led_by("me", [])
+    brain = Brain(uplink=True)
+    brain.meet("seed", "dark")
+    brain.hear("seed", blob.holds())
+    moves = [blob.want(Priority.READER, first=first) for first in range(4)]
+    assert brain.hear("dark", blob.want(), *moves) == []
+    assert only(brain.hear("dark", moves[-1]), effects.OpenTransfer)
+
+
+def test_nobody_crowds_out_the_places_to_fetch_from() -> None:
+    blob = led_by("me", [])
+    brain = Brain(uplink=True)
+    brain.meet("liar", "dark")
+    junk = tuple((f"junk{number}.example", "x", False) for number in range(16))
+    brain.hear("liar", blob.want(sources=junk))
+    brain.hear("dark", blob.want())
+    [run] = only(brain.feed(brain.opened(blob)), effects.FetchUplink)
+    assert run.sources == (*junk[:4], SOURCE)
+    brain.feed(events.UplinkEnded(blob.digest, Fault.UNAVAILABLE, "no"))
+    brain.feed(blob.wanted())
+    brain.wait(1.2, hearing=["liar", "dark"])
+    [run] = only(brain.feed(events.UplinkProbed(up=True)), effects.FetchUplink)
+    assert run.sources[0] == SOURCE  # our own first
+
+
+def test_help_is_bounded() -> None:
+    brain = Brain(uplink=True)
+    brain.meet("a")
+    brain.hear("a", *[Blob(f"{number}").want() for number in range(exchange.HELP_LIMIT + 20)])
+    assert len(brain.machine.transfers) == exchange.HELP_LIMIT
+    own = Blob("own")
+    assert only(brain.feed(own.wanted()), effects.OpenTransfer)
+    brain.feed(events.UplinkEnded(Blob("0").digest, Fault.NOT_FOUND, "no"))
+    brain.wait(0.2, hearing=["a"])
+    assert Blob(f"{exchange.HELP_LIMIT}").digest in brain.machine.transfers

@@ -225,6 +225,16 @@ def test_the_size_of_what_peers_hold() -> None:
     assert brain.machine.held_by_peers(blob.digest) is None
 
 
+def test_of_several_sizes_the_one_that_most_tell_counts() -> None:
+    blob = Blob()
+    brain = Brain()
+    brain.meet("liar", "a", "b")
+    brain.hear("liar", wire.Holds(((blob.digest, 1),)))
+    brain.hear("a", blob.holds())
+    brain.hear("b", blob.holds())
+    assert brain.machine.held_by_peers(blob.digest) == blob.size
+
+
 def test_records_that_are_news_are_told_apart() -> None:
     record = seal(
         key("a"),
