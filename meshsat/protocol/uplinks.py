@@ -14,6 +14,8 @@ from meshsat.protocol.state import State
 from meshsat.protocol.transfer import Run, Transfer
 from meshsat.trust.keys import PeerId
 
+RUN_SEGMENTS = 64
+"""Segments of one run (1 GiB): a peer's want of a tebibyte must not cost a look at each of its 65536."""
 RUNS = 3
 """Blobs that come over our uplink at once."""
 BACKOFF = (1.0, 60.0)
@@ -143,7 +145,12 @@ class Uplinks:
             segment = cut.segment_of(first)
             if self.leads(transfer.blob, segment):
                 stop = first + bitset.lowest(~(lacking >> first))
-                while cut.segment(segment).stop < stop and self.leads(transfer.blob, segment + 1):
+                last = segment + RUN_SEGMENTS - 1
+                while (
+                    segment < last
+                    and cut.segment(segment).stop < stop
+                    and self.leads(transfer.blob, segment + 1)
+                ):
                     segment += 1
                 return Run(first, min(stop, cut.segment(segment).stop))
             lacking &= ~bitset.full(cut.segment(segment).stop)

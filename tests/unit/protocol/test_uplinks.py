@@ -1,5 +1,5 @@
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import pytest
@@ -8,7 +8,16 @@ from meshsat.chunking.cut import SEGMENT
 from meshsat.protocol import effects, events, lease, wire
 from meshsat.protocol.events import Fault, Priority
 from meshsat.protocol.machine import Machine, Settings
-from meshsat.protocol.uplinks import BACKOFF, PERMANENT, RETRY_AFTER_LIMIT, RUNS, backoff, mismatch_backoff
+from meshsat.protocol.uplinks import (
+    BACKOFF,
+    PERMANENT,
+    RETRY_AFTER_LIMIT,
+    RUN_SEGMENTS,
+    RUNS,
+    backoff,
+    mismatch_backoff,
+)
+from meshsat.trust.keys import PeerId
 from tests.brain import SOURCE, Blob, Brain, key, led_by, only, peer, runs, segments, sent
 from tests.room import Room
 
@@ -384,3 +393,31 @@ def test_an_uplink_that_is_down_counts_no_segments(monkeypatch: pytest.MonkeyPat
     brain.hear("a", Blob().want(size=wire.BLOB_LIMIT))
     brain.tick()
     assert len(calls) == 0
+
+
+def test_a_run_is_bounded_and_the_next_follows() -> None:
+    blob = Blob("huge", 4096)
+    brain = Brain(uplink=True)
+    brain.meet("a")
+    size = 200 * 64 * SEGMENT
+    brain.hear("a", blob.want(size=size))
+    [(start, stop)] = runs(brain.feed(events.TransferOpened(blob.digest)))
+    chunk = brain.transfer(blob).cut.chunk_length
+    assert (start, stop * chunk) == (0, RUN_SEGMENTS * SEGMENT)
+
+
+def test_a_want_of_a_tebibyte_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    holder = lease.holder
+
+    def counted(name: str, candidates: Iterable[PeerId]) -> PeerId | None:
+        calls.append(name)
+        return holder(name, candidates)
+
+    monkeypatch.setattr(lease, "holder", counted)
+    brain = Brain(uplink=True)
+    brain.meet("a")
+    brain.hear("a", Blob().want(size=wire.BLOB_LIMIT))
+    brain.feed(events.TransferOpened(Blob().digest))
+    brain.tick()
+    assert 0 < len(calls) < 2 * RUN_SEGMENTS
