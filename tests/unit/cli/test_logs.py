@@ -86,12 +86,12 @@ def test_a_traceback_is_written_without_secrets_and_locals(json_lines: bool) -> 
 
 def test_libraries_are_heard_only_when_something_is_wrong() -> None:
     stream = configured()
-    for name in ("httpx", "zeroconf", "hypercorn.error", "asyncio"):
+    for name in ("httpx", "httpcore", "asyncio"):
         logging.getLogger(name).info("chatter")
         logging.getLogger(name).warning("broken in %s", name)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["event"] for line in lines] == [
-        f"broken in {name}" for name in ("httpx", "zeroconf", "hypercorn.error", "asyncio")
+        f"broken in {name}" for name in ("httpx", "httpcore", "asyncio")
     ]
 
 
