@@ -84,6 +84,7 @@ def test_cbor_is_plain_or_refused(data: bytes) -> None:
         assert plain(value)
 
 
+@settings(max_examples=60)
 @given(
     st.one_of(st.binary(max_size=60), st.lists(VALUE, max_size=8).map(cbor2.dumps)), st.floats(0, 2 * UNIX)
 )
@@ -269,7 +270,7 @@ class Shell:
             assert set(wanted.wanters) <= set(machine.sessions)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(st.booleans(), st.lists(MOVE, max_size=60))
 def test_a_machine_goes_on_whatever_happens(uplink: bool, moves: list[tuple[str, str, Any]]) -> None:
     """Nothing that peers, upstream and disk can do breaks it, and its books stay right."""

@@ -38,6 +38,7 @@ def merged(*lists: list[ImageRecord], limit: int = 65536) -> set[ImageRecord]:
     return set(records)
 
 
+@settings(max_examples=50)
 @given(RECORDS, RECORDS, RECORDS)
 def test_merging_is_commutative_associative_and_idempotent(
     one: list[ImageRecord], two: list[ImageRecord], three: list[ImageRecord]

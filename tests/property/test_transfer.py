@@ -1,6 +1,6 @@
 """What is told of holders, in whatever order, counts each chunk once for each who holds it."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshsat.protocol import bitset
@@ -18,6 +18,7 @@ STEP = st.tuples(
 )
 
 
+@settings(max_examples=60)
 @given(st.lists(STEP, max_size=30))
 def test_the_books_are_right(steps: list[tuple[str, str, int, int]]) -> None:
     blob = Blob(chunks=CHUNKS)

@@ -545,9 +545,9 @@ def test_a_full_disk_of_the_only_uplink_still_resolves() -> None:
 
 def test_whoever_comes_late_to_large_blobs_hears_of_them_in_few_frames() -> None:
     """Their recipes came entry by entry; told like that, it would be more than a flood is."""
-    blobs = [Blob("one", 3000), Blob("two", 3000)]
+    blobs = [Blob("one", 1300), Blob("two", 1300)]
     room = Room(["u", "early", "late"], uplinks=["u"])
-    room.uplink_rate = 700
+    room.uplink_rate = 300
     for blob in blobs:
         room.add(blob)
         room.feed("early", blob.wanted())
@@ -560,9 +560,9 @@ def test_whoever_comes_late_to_large_blobs_hears_of_them_in_few_frames() -> None
     room.introduce()
     assert not any(isinstance(effect, effects.Disconnect) for _, effect in room.log)
     told = [effect.frame for _, effect in room.log if isinstance(effect, effects.Send)]
-    assert sum(isinstance(frame, wire.Entries) for frame in told) < 4 * 110
+    assert sum(isinstance(frame, wire.Entries) for frame in told) < 4 * 90
     for name in ("early", "late"):
-        assert all(room.brains[name].transfer(blob).claims.known.bit_count() == 2800 for blob in blobs)
+        assert all(room.brains[name].transfer(blob).claims.known.bit_count() == 1200 for blob in blobs)
 
 
 def test_news_is_no_flood() -> None:
