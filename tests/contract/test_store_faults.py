@@ -45,6 +45,7 @@ def writer(tmp_path: Path) -> Iterator[Writer]:
     started.process.communicate()
 
 
+@pytest.mark.slow
 async def test_kill_9_at_any_moment_loses_only_what_was_in_flight(tmp_path: Path, writer: Writer) -> None:
     rng = random.Random(9)
     published, size, kept = 0, SIZES[2], set[int]()

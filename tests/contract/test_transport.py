@@ -225,6 +225,7 @@ async def test_dial_failures(bench: Bench) -> None:
         await stream.aclose()
 
 
+@pytest.mark.slow
 async def test_whoever_never_answers_costs_the_timeout_and_leaves_time_for_the_next(bench: Bench) -> None:
     ann, bob = bench.identity("ann"), bench.identity("bob")
     near, far = bench.transport(ann), bench.transport(bob)

@@ -54,6 +54,7 @@ def large_site(seed: int) -> tuple[list[float], int]:
         return trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
+@pytest.mark.slow
 def test_thirty_two_nodes_complete_and_every_byte_crosses_the_uplink_once() -> None:
     times, wan = large_site(seed=7)
     assert wan == 4 * MIB
@@ -66,6 +67,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
     assert large_site(seed=3) == large_site(seed=3)
 
 
+@pytest.mark.slow
 async def test_a_cold_site_fills_at_the_uplinks_rate(autojump_clock: trio.testing.MockClock) -> None:
     data = content(12 * 1000 * 1000)
     site = Site()
@@ -80,6 +82,7 @@ async def test_a_cold_site_fills_at_the_uplinks_rate(autojump_clock: trio.testin
     assert sum(node.metrics.duplicate_bytes._value.get() for node in site.nodes) <= 0.01 * 8 * len(data)
 
 
+@pytest.mark.slow
 async def test_a_warm_site_fills_from_one_seed_without_the_uplink(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -96,6 +99,7 @@ async def test_a_warm_site_fills_from_one_seed_without_the_uplink(
     assert seconds <= 1.5 * len(data) / (200 * MBIT)
 
 
+@pytest.mark.slow
 async def test_two_uplinks_fetch_different_parts_and_add_up(autojump_clock: trio.testing.MockClock) -> None:
     data = content(64 * MIB)
     site = Site()
@@ -167,6 +171,7 @@ async def test_a_reader_in_the_middle_is_served_from_there(autojump_clock: trio.
         assert trio.current_time() - began < 2.0
 
 
+@pytest.mark.slow
 async def test_who_stops_wanting_stops_the_uplink(autojump_clock: trio.testing.MockClock) -> None:
     data = content(40 * MIB)
     site = Site()
@@ -202,6 +207,7 @@ async def test_what_a_restart_finds_on_the_disk_is_not_fetched_again(
     assert site.upstream.bytes == len(data) - 5 * MIB
 
 
+@pytest.mark.slow
 async def test_a_thousand_small_blobs_reach_everybody_quickly(autojump_clock: trio.testing.MockClock) -> None:
     site = Site()
     for number in range(4):
@@ -218,6 +224,7 @@ async def test_a_thousand_small_blobs_reach_everybody_quickly(autojump_clock: tr
         assert trio.current_time() - began < 2.0
 
 
+@pytest.mark.slow
 async def test_a_partition_heals_without_fetching_again(autojump_clock: trio.testing.MockClock) -> None:
     data = content(20 * MIB)
     site = Site()

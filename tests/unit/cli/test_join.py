@@ -101,6 +101,7 @@ def test_a_token_that_is_used_up_is_refused_with_the_reason(
     assert token not in ended.err + ended.out
 
 
+@pytest.mark.slow
 def test_nobody_there_is_told_at_the_deadline(
     meshsat: Meshsat, enroller: RunningEnroller, tmp_path: Path
 ) -> None:

@@ -200,6 +200,7 @@ LOGGING = """
 """
 
 
+@pytest.mark.slow
 def test_it_is_imported_late_logs_nothing_and_starts_no_thread() -> None:
     """The library's import takes over its loggers, and it logs what strangers do as errors, to stderr."""
     ended = subprocess.run(
