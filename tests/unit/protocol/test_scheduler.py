@@ -119,3 +119,13 @@ def test_a_readers_window_comes_before_the_turns() -> None:
     brain.feed(events.ReaderMoved(blob.digest, 1, 20 * blob.cut.chunk_length))
     done = brain.hear("seed", blob.entries("seed"))
     assert requested(done, "seed") == [20, 21]
+
+
+def test_a_peer_that_alone_holds_some_gives_those_before_what_others_hold_too() -> None:
+    blob = Blob(chunks=8)
+    transfer = transfer_of(blob)
+    transfer.held_by(A, bitset.full(8))
+    transfer.held_by(B, 0b1111)
+    own = chosen(transfer, "a", "c")
+    assert own in ([4, 6], [5, 7])
+    assert sorted(chosen(transfer, "a", "c", now=YOUNG)[2:]) == sorted({*range(8)} - {*own})

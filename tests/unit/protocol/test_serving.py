@@ -171,3 +171,13 @@ def test_what_is_asked_of_us_in_masses_is_answered_in_measure() -> None:
     question = wire.AskEntries(blob.digest, blob.size, b"\xff" * 125)
     told = sum(len(frame.digests) for frame in sent(brain.hear("a", *[question] * 1000), wire.Entries))
     assert told < 20 << 20
+
+
+def test_a_recipe_is_told_once_to_whoever_asked_once() -> None:
+    blob = Blob()
+    brain = Brain()
+    brain.feed(blob.published())
+    brain.meet("a")
+    brain.hear("a", wire.AskEntries(blob.digest, blob.size, b"\x0f"))
+    assert sent(brain.feed(events.RecipeLoaded(blob.digest, blob.chunks)), wire.Entries)
+    assert brain.feed(events.RecipeLoaded(blob.digest, blob.chunks)) == []
