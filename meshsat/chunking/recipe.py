@@ -10,6 +10,7 @@ from typing import Self
 
 import cbor2
 
+from meshsat.cbor import decode_cbor_untrusted
 from meshsat.chunking.cut import FIXED_1, Cut
 from meshsat.errors import InvalidInputError
 from meshsat.oci.digest import SHA256, Digest
@@ -67,9 +68,9 @@ def decode_recipe_untrusted(data: bytes) -> Recipe:
     if len(data) > RECIPE_LIMIT:
         raise InvalidInputError(f"recipe: {len(data)} bytes, more than {RECIPE_LIMIT}")
     try:
-        fields = cbor2.loads(data, max_depth=2, allow_indefinite=False, strict_hashable_types=True)
-    except (cbor2.CBORDecodeError, ValueError) as fault:
-        raise InvalidInputError(f"recipe: not CBOR ({str(fault)[:120]})") from None
+        fields = decode_cbor_untrusted(data)
+    except InvalidInputError as fault:
+        raise InvalidInputError(f"recipe: {fault}") from None
     match fields:
         case [str(kind), str(blob_text), int(size), bytes(packed)]:
             pass

@@ -19,10 +19,10 @@ import cbor2
 import structlog
 import trio
 
+from meshsat.cbor import decode_cbor_untrusted
 from meshsat.errors import ConfigError, InvalidInputError
 from meshsat.mesh.token_ledger import TokenLedger, TokenUse, parse_token_use_untrusted
 from meshsat.mesh.transport import DialError, Stream, StreamBroken, Transport, receive_exactly
-from meshsat.protocol.cbor import decode_cbor_untrusted
 from meshsat.protocol.gossip import RECORD_LIMIT, ImageRecord, Key, open_record_untrusted
 from meshsat.protocol.machine import Machine
 from meshsat.trust.keys import PeerId

@@ -24,6 +24,7 @@ import cbor2
 import structlog
 import trio
 
+from meshsat.cbor import decode_cbor_untrusted
 from meshsat.errors import ConfigError, DeniedError, InvalidInputError, UnavailableError
 from meshsat.mesh.identity import Identity
 from meshsat.mesh.token_ledger import TokenLedger
@@ -182,8 +183,8 @@ async def _receive_untrusted(stream: ByteStream) -> list[Any]:
 def decode_message_untrusted(body: bytes) -> list[Any]:
     """A message's array, not empty; its fields are not looked at. Raises `InvalidInputError`."""
     try:
-        message = cbor2.loads(body)
-    except (cbor2.CBORError, ValueError):
+        message = decode_cbor_untrusted(body)
+    except InvalidInputError:
         raise InvalidInputError("a message is not CBOR") from None
     if type(message) is not list or not message or type(message[0]) is not str:
         raise InvalidInputError("a message is an array that begins with its kind")

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import cbor2
 
+from meshsat.cbor import decode_cbor_untrusted
 from meshsat.errors import InvalidInputError
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import parse_repository_untrusted, parse_tag_untrusted
-from meshsat.protocol.cbor import decode_cbor_untrusted
 from meshsat.trust import envelope
 from meshsat.trust.keys import NodeKey, PeerId
 

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 import cbor2
 
+from meshsat.cbor import decode_cbor_untrusted
 from meshsat.errors import InvalidInputError
 from meshsat.oci.digest import Digest
-from meshsat.protocol.cbor import decode_cbor_untrusted
 
 PROTOCOL = "/meshsat/swap/1"
 PREFIX = struct.Struct("!II")

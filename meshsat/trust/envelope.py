@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import cbor2
 
+from meshsat.cbor import decode_cbor_untrusted
 from meshsat.errors import InvalidInputError
 from meshsat.trust.keys import NodeKey, PeerId, parse_peer_id_untrusted, verify
 
@@ -41,8 +42,8 @@ def open_untrusted(data: bytes, context: str) -> Envelope:
     if len(data) > SIZE_LIMIT:
         raise EnvelopeError(f"an envelope of {len(data)} bytes is over the limit of {SIZE_LIMIT}")
     try:
-        items = cbor2.loads(data)
-    except (cbor2.CBORError, ValueError, OverflowError, RecursionError, MemoryError, TypeError):
+        items = decode_cbor_untrusted(data)
+    except InvalidInputError:
         raise EnvelopeError("an envelope is CBOR, and this is not") from None
     if type(items) is not list or [type(item) for item in items] != [str, bytes, bytes]:
         raise EnvelopeError("an envelope is an author, a payload and a signature")

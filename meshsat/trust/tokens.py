@@ -17,8 +17,9 @@ from enum import Enum
 
 import cbor2
 
+from meshsat.cbor import decode_cbor_untrusted
 from meshsat.errors import InvalidInputError
-from meshsat.trust.envelope import EnvelopeError, open_untrusted, seal
+from meshsat.trust.envelope import open_untrusted, seal
 from meshsat.trust.keys import PeerId
 from meshsat.trust.passes import (
     CERTIFICATE_LIMIT,
@@ -133,13 +134,14 @@ def parse_untrusted(text: str) -> Token:
         raise _damaged()
     body = text.removeprefix(PREFIX)
     try:
-        parts = cbor2.loads(base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True))
+        raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+        parts = decode_cbor_untrusted(raw)
         if type(parts) is not list or [type(part) for part in parts] != [bytes, bytes]:
             raise _damaged()
         sealed, certificate = parts
         opened = open_untrusted(sealed, CONTEXT)
-        fields = cbor2.loads(opened.payload)
-    except (binascii.Error, ValueError, cbor2.CBORError, EnvelopeError):
+        fields = decode_cbor_untrusted(opened.payload)
+    except (binascii.Error, ValueError, InvalidInputError):
         raise _damaged() from None
     token_id, root, grant = _fields_untrusted(fields)
     if len(certificate) > CERTIFICATE_LIMIT:

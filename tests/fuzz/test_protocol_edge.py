@@ -8,9 +8,9 @@ import cbor2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshsat.cbor import decode_cbor_untrusted
 from meshsat.errors import InvalidInputError
 from meshsat.protocol import effects, events, wire
-from meshsat.protocol.cbor import decode_cbor_untrusted
 from meshsat.protocol.gossip import CONTEXT, ImageRecord, open_record_untrusted
 from meshsat.protocol.wire import FrameError
 from meshsat.trust import envelope

@@ -6,8 +6,8 @@ from uuid import UUID
 import cbor2
 import pytest
 
+from meshsat.cbor import DEPTH, decode_cbor_untrusted
 from meshsat.errors import InvalidInputError
-from meshsat.protocol.cbor import DEPTH, decode_cbor_untrusted
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "text", b"bytes", None, True, [1, [2, ["three"]]], {"a": [1]}])
