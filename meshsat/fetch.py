@@ -178,7 +178,7 @@ class Fetcher:
     ) -> tuple[Descriptor, float | None, bool] | None:
         """What the tag means, since when that is known, and whether that is fresh enough."""
         known = self._store.tag(registry, repository, tag)
-        if known is not None and self._unix() - known.resolved_at <= self._tag_ttl:
+        if known is not None and abs(self._unix() - known.resolved_at) <= self._tag_ttl:
             return known.descriptor, known.resolved_at, True
         key = (registry, repository, tag)
         if trio.current_time() >= self._unreachable.get(key, 0.0):

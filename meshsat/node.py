@@ -153,7 +153,7 @@ class Node:
         return found
 
     async def run(self, task_status: trio.TaskStatus[Listening]) -> None:
-        """Mesh first, then the servers; on the way down the servers end first."""
+        """Mesh first, then the servers. Cancelled, they end together, and the store, which is the caller's, last."""
         async with trio.open_nursery() as parts:
             await parts.start(self._mesh.run)
             parts.start_soon(self._keeper.run)

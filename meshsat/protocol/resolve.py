@@ -75,8 +75,8 @@ class Resolver:
 
     def _fresh(self, key: Key, max_age: float, now: float) -> ImageRecord | None:
         record = self._records.get(key)
-        if record is None or self._unix(now) - record.resolved_at > max_age:
-            return None
+        if record is None or abs(self._unix(now) - record.resolved_at) > max_age:
+            return None  # from long ago; or our clock is behind, and we can't tell
         return record
 
     def _advance(self, key: Key, lookup: Lookup, now: float) -> None:

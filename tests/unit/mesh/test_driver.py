@@ -90,6 +90,11 @@ class Upstream:
         self.gate = trio.Event()
         self.gate.set()
         self.record: ImageRecord | None = None
+        self.reachable = True
+
+    async def probe(self) -> None:
+        if not self.reachable:
+            raise UnavailableError("no route")
 
     async def resolve(self, registry: str, repository: str, reference: str) -> ImageRecord:
         await trio.lowlevel.checkpoint()
@@ -699,3 +704,16 @@ async def test_a_chunk_waits_until_all_that_is_to_be_forgotten_is() -> None:
         second.set()
         await settle()
         assert list(partial.chunks) == [0]
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+async def test_an_uplink_is_probed_and_the_answer_told(
+    autojump_clock: trio.testing.MockClock, reachable: bool
+) -> None:
+    upstream = Upstream()
+    upstream.reachable = reachable
+    rig = Rig(uplink=upstream)
+    async with rig.running():
+        rig.driver._do(effects.ProbeUplink())
+        await trio.testing.wait_all_tasks_blocked()
+    assert events.UplinkProbed(reachable) in rig.fed

@@ -85,6 +85,13 @@ def test_a_young_record_is_answer_enough() -> None:
     assert asks(brain.feed(events.ReferenceWanted(*KEY, 9.0))) == ["upstream"]
 
 
+def test_a_record_from_ahead_of_our_clock_is_not_taken_for_fresh() -> None:
+    """A machine without a battery for its clock: its own time says nothing about how old a record is."""
+    brain = Brain(uplink=True)
+    brain.machine.records.merge(record(brain, age=-86400))
+    assert asks(brain.feed(events.ReferenceWanted(*KEY, 60.0))) == ["upstream"]
+
+
 def test_several_askers_cause_one_question() -> None:
     brain = Brain(uplink=True)
     brain.meet("a", "b")
