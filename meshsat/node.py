@@ -153,7 +153,7 @@ class Node:
         return found
 
     async def run(self, task_status: trio.TaskStatus[Listening]) -> None:
-        """Mesh first, then the servers. Cancelled, they end together, and the store, which is the caller's, last."""
+        """Mesh first, then the servers. Cancelled, they end together; the store, the caller's, ends last."""
         async with trio.open_nursery() as parts:
             await parts.start(self._mesh.run)
             parts.start_soon(self._keeper.run)
