@@ -370,6 +370,8 @@ class Driver:
 
     def _published(self, blob: Digest, size: int) -> None:
         self.feed(events.BlobPublished(blob, size))
+        if blob in self._partials:  # it came another way while it was on its way
+            self._start(self._close, blob)
         blobs = self._store.blobs()
         self._metrics.blobs.set(len(blobs))
         self._metrics.blob_bytes.set(sum(blobs.values()))

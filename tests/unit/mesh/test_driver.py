@@ -410,6 +410,20 @@ async def test_a_blob_that_is_there_already_is_told_at_once() -> None:
         assert published == [blob]
 
 
+async def test_what_comes_another_way_while_it_is_on_its_way_lets_go_of_the_disk() -> None:
+    data = b"a manifest"
+    blob = Digest.of(data)
+    rig = Rig()
+    async with rig.running():
+        rig.want(blob, len(data))
+        await settle()
+        assert rig.driver.partial(blob) is not None
+        rig.store.keep(data, blob)
+        rig.driver.stored(blob, len(data))
+        await settle()
+        assert rig.driver.partial(blob) is None
+
+
 async def test_an_empty_blob_needs_nobody() -> None:
     rig = Rig()
     async with rig.running():

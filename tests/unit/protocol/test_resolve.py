@@ -226,7 +226,8 @@ def test_a_forged_answer_costs_the_session_and_is_asked_for_elsewhere() -> None:
     brain = Brain()
     brain.meet("u", "v", uplink=True)
     brain.feed(WANTED)
-    forged = record(brain).sealed[:-1] + b"\0"
+    sealed = record(brain).sealed
+    forged = sealed[:-1] + bytes([sealed[-1] ^ 1])
     done = brain.hear(order[0], wire.Resolved(*KEY, forged, 0, ""))
     assert "wrong image record" in gone(done)[peer(order[0])]
     assert asks(done) == [order[1]]
