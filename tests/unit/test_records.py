@@ -83,7 +83,9 @@ async def test_what_does_not_verify_is_left_out_and_still_resolves(tmp_path: Pat
         row = TagRecord(*good.key, Descriptor("m", good.digest, 7), NOW, KEY.peer_id, good.sealed)
         await store.put_tag(row)
         await store.put_tag(replace(row, tag="lost", sealed=b""))
-        await store.put_tag(replace(row, tag="rotten", sealed=good.sealed[:-1] + bytes([good.sealed[-1] ^ 1])))
+        await store.put_tag(
+            replace(row, tag="rotten", sealed=good.sealed[:-1] + bytes([good.sealed[-1] ^ 1]))
+        )
         await store.put_tag(replace(row, tag="future", sealed=record("future", NOW + 86_400).sealed))
         assert from_store_untrusted(store, NOW) == [good]
         assert len(store.all_tags()) == 4
