@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
           --no-build-isolation --only-binary=:all: --no-binary=varint,python-baseconv
 
-.PHONY: demo test check fast clients netns bench lock clean
+.PHONY: demo test check fast bench lock clean
 
 demo: $(VENV)/run.stamp
 	@$(BIN)/meshsat demo $(ARGS)
@@ -22,7 +22,11 @@ check: $(VENV)/dev.stamp
 	$(BIN)/lint-imports
 
 fast: $(VENV)/dev.stamp
-	$(BIN)/pytest -m "not clients and not netns and not slow" $(ARGS)
+	$(BIN)/pytest --ignore=tests/fuzz -m "not clients and not netns and not slow" $(ARGS)
+
+bench: $(VENV)/dev.stamp  ## the figures of the README, in namespaces (root), and of the planes
+	$(BIN)/python -m sim.bench_site $(ARGS)
+	$(BIN)/python -m sim.bench_transport
 
 $(VENV)/python.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
