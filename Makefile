@@ -22,7 +22,7 @@ check: $(VENV)/dev.stamp
 	$(BIN)/lint-imports
 
 fast: $(VENV)/dev.stamp
-	$(BIN)/pytest --ignore=tests/fuzz -m "not clients and not netns and not slow" $(ARGS)
+	$(BIN)/pytest -m "not clients and not netns and not slow" $(ARGS)
 
 bench: $(VENV)/dev.stamp  ## the figures of the README, in namespaces (root), and of the planes
 	$(BIN)/python -m sim.bench_site $(ARGS)

@@ -18,6 +18,8 @@ from meshsat.mesh.discovery import (
 from meshsat.trust.keys import NodeKey, PeerId
 from tests.mdns import hasten
 
+pytestmark = pytest.mark.slow  # it waits on real clocks
+
 PATIENCE = 15.0
 Make = Callable[[str, PeerId, int], Discovery]
 """Of a member of a fleet: `(fleet, peer, port)`; the bulk port is one more."""

@@ -29,6 +29,8 @@ from meshsat.trust.passes import verify_pass_untrusted
 from tests.contract.stock_host import StockHost, stock_host
 from tests.fleet import Fleet
 
+pytestmark = pytest.mark.slow  # it waits on real clocks
+
 ECHO = "/test/echo/1"
 FAIL = "/test/fail/1"
 HOLD = "/test/hold/1"

@@ -14,6 +14,8 @@ from meshsat.cli.foreground import run_foreground, wait_for_membership
 from meshsat.config import Config
 from meshsat.errors import ConfigError, StorageError
 
+pytestmark = pytest.mark.slow  # it waits on real clocks
+
 
 def is_member(_data_dir: Path) -> bool:
     return True

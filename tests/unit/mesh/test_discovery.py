@@ -24,6 +24,8 @@ from meshsat.mesh.discovery import (
 from meshsat.trust.keys import NodeKey, PeerId
 from tests.mdns import hasten
 
+pytestmark = pytest.mark.slow  # it waits on real clocks
+
 PATIENCE = 15.0
 ANN = NodeKey.generate().peer_id
 TXT: dict[bytes, bytes | None] = {

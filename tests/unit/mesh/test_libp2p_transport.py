@@ -25,6 +25,8 @@ from meshsat.metrics import Metrics
 from meshsat.trust.keys import NodeKey
 from tests.fleet import Fleet
 
+pytestmark = pytest.mark.slow  # it waits on real clocks
+
 ECHO = "/test/echo/1"
 PATIENCE = 10.0
 FLEET = Fleet()
