@@ -12,6 +12,7 @@ from meshsat.errors import ConfigError
 from meshsat.http.asgi import Receive, Scope, Send
 from meshsat.http.server import Bind, TcpBind, UnixBind, serve_app
 from tests.serving import ANY, PING, ask, connect, hello, rest, served
+from tests.tools import miss
 
 
 async def test_it_tells_the_addresses_bound_and_serves_on_each(tmp_path: Path) -> None:
@@ -27,7 +28,7 @@ async def test_it_tells_the_addresses_bound_and_serves_on_each(tmp_path: Path) -
 
 async def test_ipv6_is_told_in_brackets() -> None:
     if not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists():
-        pytest.skip("no IPv6 on this machine")
+        miss("no IPv6 on this machine")
     async with served(hello, TcpBind("::1", 0)) as (address,):
         assert address.startswith("[::1]:")
         await ask(await connect(address))
