@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 import pytest
@@ -113,14 +114,17 @@ def test_what_skopeo_inspects_is_byte_equal_to_the_upstreams(site: Site) -> None
 def test_podman_pulls_by_tag_and_by_digest(site: Site) -> None:
     require_tool("podman")
     dark, image = site.nodes[-1], Published(site, "podman")
-    for number, name in enumerate(image.names(dark.registry)):
-        place = site.directory / f"podman-{number}"
-        podman = (
-            "podman", "--root", f"{place}/root", "--runroot", f"{place}/run", "--tmpdir", f"{place}/tmp",
-            "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file",
-        )  # fmt: skip
-        pulled = on_dark(site, *podman, "pull", "-q", "--tls-verify=false", "--arch", "amd64", name)
-        told = on_dark(site, *podman, "image", "inspect", pulled.strip(), "--format", "{{json .RepoDigests}}")
+    for name in image.names(dark.registry):
+        # A place of its own, and a short one: podman takes no runroot of more than 50 characters.
+        with TemporaryDirectory(prefix="podman-", dir="/tmp") as place:
+            podman = (
+                "podman", "--root", f"{place}/root", "--runroot", f"{place}/run", "--tmpdir", f"{place}/tmp",
+                "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file",
+            )  # fmt: skip
+            pulled = on_dark(site, *podman, "pull", "-q", "--tls-verify=false", "--arch", "amd64", name)
+            told = on_dark(
+                site, *podman, "image", "inspect", pulled.strip(), "--format", "{{json .RepoDigests}}"
+            )
         digests = {entry.partition("@")[2] for entry in json.loads(told)}
         assert digests <= {image.digest, platform_digest(image, "amd64")}
         assert image.digest in digests
