@@ -24,7 +24,7 @@ check: $(VENV)/dev.stamp
 fast: $(VENV)/dev.stamp
 	$(BIN)/pytest -m "not clients and not netns and not slow" $(ARGS)
 
-bench: $(VENV)/dev.stamp  ## the figures of the README, in namespaces (root), and of the planes
+bench: $(VENV)/bench.stamp  ## the figures of the README, in namespaces (root), and of the planes
 	$(BIN)/python -m sim.bench_site $(ARGS)
 	$(BIN)/python -m sim.bench_transport
 
@@ -54,11 +54,17 @@ $(VENV)/dev.stamp: requirements/dev.lock $(VENV)/run.stamp
 	rm -rf $(VENV)/lib/python*/site-packages/trio-stubs
 	@touch $@
 
+$(VENV)/bench.stamp: requirements/bench.lock $(VENV)/dev.stamp
+	$(PIP) -r requirements/bench.lock
+	@touch $@
+
 lock:  ## compile the locked lists anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 	  --override requirements/override.txt requirements/run.in -o requirements/run.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 	  --override requirements/override.txt requirements/dev.in -o requirements/dev.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	  requirements/bench.in -o requirements/bench.lock
 
 clean:
 	rm -rf $(VENV) build *.egg-info
