@@ -18,7 +18,7 @@ from meshsat.protocol.effects import Effect
 from meshsat.protocol.events import Event, Priority
 from meshsat.protocol.machine import BUSY_TICK, Machine, Settings
 from meshsat.protocol.transfer import Transfer
-from meshsat.trust.keys import NodeKey, PeerId
+from meshsat.trust.keys import NodeKey, PeerId, Verify, verify
 
 SOURCE: wire.Source = ("up.example", "library/pos", False)
 ADDRESS = ("10.0.0.1:4702",)
@@ -116,13 +116,14 @@ class Brain:
         seed: int = 0,
         settle: float = 0.0,
         sessions: int = 256,
+        check: Verify = verify,
     ) -> None:
         self.name = name
         self.now = 100.0
         settings = Settings(
             peer(name), name, uplink=uplink, unix_offset=UNIX, settle=settle, max_sessions=sessions
         )
-        self.machine = Machine(settings, key(name).sign, random.Random(seed))
+        self.machine = Machine(settings, key(name).sign, random.Random(seed), check)
         self.machine.addresses = (ADDRESS, ADDRESS)
 
     def feed(self, *happened: Event) -> list[Effect]:

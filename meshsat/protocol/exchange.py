@@ -17,7 +17,7 @@ from meshsat.protocol.state import State, Wanted
 from meshsat.protocol.transfer import Transfer
 from meshsat.protocol.uplinks import PERMANENT, Uplinks, mismatch_backoff
 from meshsat.protocol.wire import Source
-from meshsat.trust.keys import PeerId, verify
+from meshsat.trust.keys import PeerId
 
 SOURCES_LIMIT = 16
 SOURCES_OF_ONE = 4
@@ -276,7 +276,7 @@ class Exchange:
             session.earn_frame(ENTRIES_COST - 1)
             return
         message = wire.entries_message(frame.blob, frame.first, frame.digests)
-        if not verify(PeerId(frame.author), frame.signature, message):
+        if not self._state.verify(PeerId(frame.author), frame.signature, message):
             self._state.expel(session, "it passed on entries with a wrong signature")
             return
         fresh = transfer.claims.learn(frame, direct=frame.author == session.peer)

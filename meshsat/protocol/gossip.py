@@ -16,7 +16,7 @@ from meshsat.errors import InvalidInputError
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import parse_repository_untrusted, parse_tag_untrusted
 from meshsat.trust import envelope
-from meshsat.trust.keys import NodeKey, PeerId
+from meshsat.trust.keys import PeerId, Signer, Verify, verify
 
 CONTEXT = "meshsat/image-record/1"
 RECORD_LIMIT = 4096
@@ -59,7 +59,7 @@ class ImageRecord:
 
 
 def seal(
-    key: NodeKey,
+    key: Signer,
     *,
     registry: str,
     repository: str,
@@ -76,14 +76,14 @@ def seal(
     )
 
 
-def open_record_untrusted(sealed: bytes, now: float) -> ImageRecord:
-    """The record in a sealed envelope, its signature checked. `now` is Unix time.
+def open_record_untrusted(sealed: bytes, now: float, check: Verify = verify) -> ImageRecord:
+    """The record in a sealed envelope, its signature checked by `check`. `now` is Unix time.
 
     Raises `InvalidInputError`, of which `FutureRecordError` is one.
     """
     if len(sealed) > RECORD_LIMIT:
         raise InvalidInputError("an image record is too large")
-    opened = envelope.open_untrusted(sealed, CONTEXT)
+    opened = envelope.open_untrusted(sealed, CONTEXT, check)
     if cbor2.dumps([opened.author, opened.payload, opened.signature]) != sealed:
         raise InvalidInputError("an image record is not as its author sealed it")
     items = decode_cbor_untrusted(opened.payload)

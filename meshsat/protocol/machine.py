@@ -22,7 +22,7 @@ from meshsat.protocol.session import Session
 from meshsat.protocol.state import State
 from meshsat.protocol.transfer import Transfer
 from meshsat.protocol.uplinks import Uplinks
-from meshsat.trust.keys import PeerId, parse_peer_id_untrusted
+from meshsat.trust.keys import PeerId, Verify, parse_peer_id_untrusted, verify
 
 BUSY_TICK = 0.1
 """Seconds between two looks at the deadlines while something is on its way."""
@@ -59,10 +59,13 @@ class Settings:
 
 
 class Machine:
-    def __init__(self, settings: Settings, sign: Callable[[bytes], bytes], rng: Rng) -> None:
+    def __init__(
+        self, settings: Settings, sign: Callable[[bytes], bytes], rng: Rng, verify: Verify = verify
+    ) -> None:
+        """`sign` and `verify` belong together: the node's key and Ed25519, or a simulation's cheap twins."""
         self._settings = settings
         self._effects: list[Effect] = []
-        self._state = State(settings.me, sign, self._effects.append, rng)
+        self._state = State(settings.me, sign, verify, self._effects.append, rng)
         self._last_tick = float("-inf")
         self.records = RecordSet()
         self.addresses: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())

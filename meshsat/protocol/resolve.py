@@ -124,7 +124,7 @@ class Resolver:
         if frame.record:
             fault, message = Fault.UNAVAILABLE, "it answered something else"
             try:
-                record = open_record_untrusted(frame.record, self._unix(now))
+                record = open_record_untrusted(frame.record, self._unix(now), self._state.verify)
             except FutureRecordError as clocks:
                 message = str(clocks)
             except InvalidInputError as wrong:

@@ -10,7 +10,7 @@ from meshsat.protocol.rng import Rng
 from meshsat.protocol.session import Session
 from meshsat.protocol.transfer import Transfer
 from meshsat.protocol.wire import Source
-from meshsat.trust.keys import PeerId
+from meshsat.trust.keys import PeerId, Verify
 
 BAN = (60.0, 3600.0)
 """Seconds for which a peer that broke the rules is not spoken to; doubles with each time."""
@@ -35,6 +35,7 @@ class Wanted:
 class State:
     me: PeerId
     sign: Callable[[bytes], bytes]
+    verify: Verify
     emit: Callable[[effects.Effect], None]
     rng: Rng
     now: float | None = None

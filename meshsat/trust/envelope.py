@@ -10,7 +10,7 @@ import cbor2
 
 from meshsat.cbor import decode_cbor_untrusted
 from meshsat.errors import InvalidInputError
-from meshsat.trust.keys import NodeKey, PeerId, parse_peer_id_untrusted, verify
+from meshsat.trust.keys import PeerId, Signer, Verify, parse_peer_id_untrusted, verify
 
 SIZE_LIMIT = 1 << 20
 """Bytes of an encoded envelope."""
@@ -31,14 +31,14 @@ def _signed(context: str, author: PeerId, payload: bytes) -> bytes:
     return b"meshsat/envelope/1\0" + cbor2.dumps([context, author, payload])
 
 
-def seal(key: NodeKey, context: str, payload: bytes) -> bytes:
+def seal(key: Signer, context: str, payload: bytes) -> bytes:
     """The encoded envelope of `payload`, signed by `key` for this context only."""
     signature = key.sign(_signed(context, key.peer_id, payload))
     return cbor2.dumps([key.peer_id, payload, signature])
 
 
-def open_untrusted(data: bytes, context: str) -> Envelope:
-    """The envelope in these bytes, its signature checked. Raises `EnvelopeError`."""
+def open_untrusted(data: bytes, context: str, check: Verify = verify) -> Envelope:
+    """The envelope in these bytes, its signature checked by `check`. Raises `EnvelopeError`."""
     if len(data) > SIZE_LIMIT:
         raise EnvelopeError(f"an envelope of {len(data)} bytes is over the limit of {SIZE_LIMIT}")
     try:
@@ -51,6 +51,6 @@ def open_untrusted(data: bytes, context: str) -> Envelope:
         author = parse_peer_id_untrusted(items[0])
     except InvalidInputError:
         raise EnvelopeError("an envelope's author is a peer id, and this is not") from None
-    if not verify(author, items[2], _signed(context, author, items[1])):
+    if not check(author, items[2], _signed(context, author, items[1])):
         raise EnvelopeError(f"an envelope was not sealed by {author} for this purpose")
     return Envelope(author, items[1], items[2])

@@ -7,9 +7,10 @@ be read back out of the peer id: whoever knows the name can check the signature,
 Keys are made from the operating system's randomness. Where they are kept is `mesh/identity.py`'s business.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NewType, Self
+from typing import NewType, Protocol, Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -24,6 +25,9 @@ from meshsat.errors import InvalidInputError
 
 PeerId = NewType("PeerId", str)
 """A peer id in its text form, canonical: two are the same key exactly when the strings are equal."""
+
+Verify = Callable[[PeerId, bytes, bytes], bool]
+"""`verify`, or a simulation's twin of it: whether a peer signed, with this signature, these data."""
 
 SIGNATURE_LENGTH = 64
 PEER_ID_LENGTH = 52
@@ -73,6 +77,15 @@ class NodeKey:
     @property
     def public(self) -> Ed25519PublicKey:
         return self.private.public_key()
+
+
+class Signer(Protocol):
+    """A `NodeKey`, as far as whoever seals a record needs it."""
+
+    @property
+    def peer_id(self) -> PeerId: ...
+
+    def sign(self, data: bytes) -> bytes: ...
 
 
 def peer_id_of(public: Ed25519PublicKey) -> PeerId:

@@ -6,6 +6,7 @@ from meshsat.oci.digest import Digest
 from meshsat.protocol import effects, events, exchange, wire
 from meshsat.protocol.effects import Effect
 from meshsat.protocol.events import BlobWanted, Fault, Priority
+from meshsat.trust.keys import PeerId
 from tests.brain import SOURCE, Blob, Brain, gone, led_by, only, peer, requested, runs, sent
 from tests.room import Room
 
@@ -584,14 +585,20 @@ def test_news_is_no_flood() -> None:
     assert session.frame_credit == before - 2 * len(frames) - 1
 
 
-def test_entries_told_again_are_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_told_again_are_not_checked_again() -> None:
     blob = Blob()
-    brain = Brain()
+    checked: list[str] = []
+
+    def check(author: PeerId, _signature: bytes, _message: bytes) -> bool:
+        checked.append(author)
+        return True
+
+    brain = Brain(check=check)
     brain.meet("a", "b")
     brain.pull(blob)
     brain.hear("a", blob.entries("u"))
-    monkeypatch.setattr(exchange, "verify", None)
     assert not gone(brain.hear("b", blob.entries("u")))
+    assert checked == [peer("u")]
 
 
 def test_who_holds_a_blob_and_does_not_give_it_does_not_keep_an_uplink_from_fetching_it() -> None:

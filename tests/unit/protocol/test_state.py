@@ -11,7 +11,7 @@ from tests.brain import Blob, key, peer
 
 
 def state_of(done: list[Effect]) -> State:
-    return State(peer("me"), key("me").sign, done.append, random.Random(0), now=100.0)
+    return State(peer("me"), key("me").sign, verify, done.append, random.Random(0), now=100.0)
 
 
 def test_expelled_is_told_and_banned_twice_as_long_each_time() -> None:
