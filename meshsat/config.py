@@ -120,6 +120,13 @@ class HttpSection(Section):
     """What a response under way gets to finish when the node stops."""
 
 
+class RecordSection(Section):
+    file: Path | None = None
+    """A new file for the trace of the mesh's brain: a bug report that replays in `sim/`. None: no trace."""
+    limit: Annotated[int, Field(ge=65536)] = 256 * 1024 * 1024
+    """Bytes at which the recording ends."""
+
+
 class LogSection(Section):
     level: str = "info"
     json_lines: bool = False
@@ -140,6 +147,7 @@ class Config(BaseSettings):
     registry: RegistrySection = RegistrySection()
     api: ApiSection = ApiSection()
     http: HttpSection = HttpSection()
+    record: RecordSection = RecordSection()
     log: LogSection = LogSection()
 
     @classmethod

@@ -32,8 +32,10 @@ from meshsat.mesh.service import Mesh
 from meshsat.mesh.static_peers import StaticPeers
 from meshsat.mesh.tls_transport import TlsTransport
 from meshsat.mesh.token_ledger import TokenLedger
+from meshsat.mesh.trace_file import TraceFile
 from meshsat.metrics import Metrics
 from meshsat.protocol.machine import Machine, Settings
+from meshsat.protocol.recording import RecordedMachine
 from meshsat.protocol.wire import PROTOCOL as SWAP
 from meshsat.records import RecordKeeper, from_store_untrusted
 from meshsat.registry.app import create_registry
@@ -72,14 +74,24 @@ async def run_node(
         uplink = None
         if config.uplink.enabled:
             uplink = await stack.enter_async_context(Uplink(config.uplink, metrics))
-        await Node(config, identity, store, uplink, metrics).run(task_status)
+        trace = None
+        if config.record.file is not None:
+            trace = TraceFile(config.record.file, config.record.limit)
+            stack.callback(trace.close)
+        await Node(config, identity, store, uplink, metrics, trace).run(task_status)
 
 
 class Node:
     """The parts of one node, and what its API shows of them (web/view.py)."""
 
     def __init__(
-        self, config: Config, identity: Identity, store: Store, uplink: Uplink | None, metrics: Metrics
+        self,
+        config: Config,
+        identity: Identity,
+        store: Store,
+        uplink: Uplink | None,
+        metrics: Metrics,
+        trace: TraceFile | None = None,
     ) -> None:
         self.metrics = metrics
         self._config = config
@@ -88,21 +100,7 @@ class Node:
         self._uplink = uplink
         self._started = time.time()
         self._listening: Listening | None = None
-        rng = random.Random(os.urandom(16))  # noqa: S311 - spreads load, keeps no secret
-        self._machine = Machine(
-            Settings(
-                identity.key.peer_id,
-                config.name or identity.member.name or socket.gethostname(),
-                uplink=uplink is not None,
-                uplink_up=not config.uplink.registries,  # without one there is nothing to probe
-                unix_offset=time.time() - trio.current_time(),
-                keepalive=config.mesh.keepalive,
-                silence_limit=config.mesh.silence_limit,
-                max_sessions=config.mesh.max_peers,
-            ),
-            identity.key.sign,
-            rng,
-        )
+        self._machine = self._make_machine(trace)
         self._machine.take_records(from_store_untrusted(store, time.time()))
         ledger = TokenLedger(identity.directory)
         self._enroller = Enroller(identity, ledger) if identity.issuer is not None else None
@@ -115,7 +113,13 @@ class Node:
         self._keeper = RecordKeeper(store)
         self._driver.on_record = self._keeper.keep
         gossip = AntiEntropy(
-            self._machine, libp2p, time.time, self._keeper.keep_all, ledger, rng, config.mesh.gossip_interval
+            self._machine,
+            libp2p,
+            time.time,
+            self._keeper.keep_all,
+            ledger,
+            _chance(),
+            config.mesh.gossip_interval,
         )
         self._mesh = Mesh(self._machine, self._driver, self._planes, self._discoveries, gossip)
         self._fetcher = Fetcher(
@@ -125,6 +129,25 @@ class Node:
             upstream=config.registry.upstream,
             tag_ttl=config.registry.tag_ttl,
             resolve_timeout=config.registry.resolve_timeout,
+        )
+
+    def _make_machine(self, trace: TraceFile | None) -> Machine:
+        config, identity = self._config, self._identity
+        settings = Settings(
+            identity.key.peer_id,
+            config.name or identity.member.name or socket.gethostname(),
+            uplink=self._uplink is not None,
+            uplink_up=not config.uplink.registries,  # without one there is nothing to probe
+            unix_offset=time.time() - trio.current_time(),
+            keepalive=config.mesh.keepalive,
+            silence_limit=config.mesh.silence_limit,
+            max_sessions=config.mesh.max_peers,
+        )
+        seed = os.urandom(16)
+        if trace is None:
+            return Machine(settings, identity.key.sign, _chance(seed))
+        return RecordedMachine(
+            settings, identity.key.sign, _chance(seed), trace.tell, seed=seed, version=version("meshsat")
         )
 
     def _make_planes(self, mesh: MeshSection) -> tuple[TlsTransport, Libp2pTransport]:
@@ -305,6 +328,10 @@ class Node:
         )
         await trio.lowlevel.checkpoint()
         return tokens.make(issuer, self._identity.root, grant, os.urandom(tokens.ID_LENGTH))
+
+
+def _chance(seed: bytes | None = None) -> random.Random:
+    return random.Random(seed or os.urandom(16))  # noqa: S311 - spreads load, keeps no secret
 
 
 def _port_of(addresses: Sequence[str]) -> int:

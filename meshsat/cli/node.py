@@ -46,6 +46,10 @@ def run(
     api_port: Annotated[
         int | None, typer.Option(metavar="PORT", help="TCP port of /healthz, /readyz and /metrics.")
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Record a trace for bug reports into this new file."),
+    ] = None,
     log_level: Annotated[
         str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
     ] = None,
@@ -66,6 +70,7 @@ def run(
         },
         registry={"upstream": upstream, "listen": registry_listen, "port": registry_port},
         api={"port": api_port},
+        record={"file": record},
         log={"level": log_level, "json_lines": log_json},
     )
     from meshsat.cli import logs

@@ -12,10 +12,22 @@ from meshsat.cbor import decode_cbor_untrusted
 from meshsat.errors import InvalidInputError
 from meshsat.protocol import effects, events, wire
 from meshsat.protocol.gossip import CONTEXT, ImageRecord, open_record_untrusted
+from meshsat.protocol.machine import Settings
+from meshsat.protocol.trace import (
+    LENGTH,
+    MAGIC,
+    Ended,
+    Happened,
+    Started,
+    TraceError,
+    decode_untrusted,
+    encode,
+)
 from meshsat.protocol.wire import FrameError
 from meshsat.trust import envelope
 from tests.brain import UNIX, Blob, Brain, key, peer
 from tests.frames import FRAME
+from tests.happenings import EVENT
 
 LEAF = st.one_of(
     st.none(),
@@ -92,6 +104,32 @@ def test_a_record_is_read_or_refused(payload: bytes, now: float) -> None:
     for data in (payload, envelope.seal(key("a"), CONTEXT, payload)):
         with suppress(InvalidInputError):
             assert isinstance(open_record_untrusted(data, now), ImageRecord)
+
+
+def mangled_entry(event: events.Event, at: int, put: bytes) -> bytes:
+    data = encode(Happened(1.0, event, b"\0" * 6))
+    return data[:at] + put + data[at + 1 :]
+
+
+TRACE = encode(Started("1", b"seed", Settings(peer("me"), "me", uplink=True)))
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=80),
+        st.binary(max_size=80).map(lambda body: LENGTH.pack(len(body)) + body),
+        st.builds(lambda kind, items: [kind, *items], st.integers(-1, 6), st.lists(VALUE, max_size=5)).map(
+            lambda row: LENGTH.pack(len(cbor2.dumps(row))) + cbor2.dumps(row)
+        ),
+        st.builds(mangled_entry, EVENT, st.integers(0, 200), st.binary(max_size=2)),
+    ),
+    st.sampled_from([TRACE, MAGIC, b""]),
+)
+def test_a_trace_is_read_or_refused(data: bytes, before: bytes) -> None:
+    with suppress(TraceError):
+        started, *_, last = decode_untrusted(before + data)
+        assert isinstance(started, Started)
+        assert isinstance(last, Ended)
 
 
 BLOBS = [Blob("one", 3), Blob("two", 70), Blob("three", 1)]

@@ -1,0 +1,1 @@
+"""A mesh in virtual time: the machines of `meshsat.protocol`, unchanged, on a network of arithmetic."""
