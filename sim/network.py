@@ -8,7 +8,7 @@ Laws: a host without an uplink has no route but the LAN's; the upstream has one 
 uplink; multicast floods the bridge, as in a plain switch. Knows no meshsat: any program runs on it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sim.links import End, Link
@@ -83,6 +83,17 @@ class Network:
         )
         host.ip(f"addr add {here}/30 dev wan", f"route add default via {there} dev wan{via}")
         return link
+
+    def cut(self, hosts: Sequence[Host]) -> None:
+        """Part the LAN: these hosts reach each other and nobody else, the others likewise."""
+        self.switch.ip("link add apart type bridge stp_state 0 mcast_snooping 0", "link set apart up")
+        self.switch.ip(*(f"link set {host.lan.far.device} master apart" for host in hosts))
+
+    def heal(self) -> None:
+        """Make it one LAN again."""
+        self.switch.ip(
+            *(f"link set {host.lan.far.device} master lan" for host in self.hosts), "link del apart"
+        )
 
     @property
     def uplinks(self) -> list[Link]:

@@ -41,6 +41,8 @@ class Node:
         self.data_dir = directory / "data"
         self.log = directory / "node.log"
         self.config = directory / "node.toml"
+        self.program: tuple[str, ...] = ("meshsat",)
+        """The module that is run as the node, and its arguments before the verb."""
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
         self.config.write_text(
@@ -49,7 +51,7 @@ class Node:
 
     @property
     def command(self) -> tuple[str, ...]:
-        return (sys.executable, "-m", "meshsat", "node", "--config", str(self.config))
+        return (sys.executable, "-m", *self.program, "node", "--config", str(self.config))
 
     @property
     def registry(self) -> str:
