@@ -1,0 +1,170 @@
+"""The registry behind the uplinks, and one node's way to it: the twin of `uplink/`.
+
+A run is one flow over the node's line, the site's and the registry's, chunk by chunk. Runs at once share.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from meshsat.oci.digest import Digest
+from meshsat.protocol import effects, events
+from meshsat.protocol.events import Event, Fault
+from sim.simulator.blobs import digest_of, synthetic
+from sim.simulator.counters import Counters
+from sim.simulator.fluid import Flow, Fluid, Link
+from sim.simulator.physics import Physics
+from sim.simulator.queue import EventQueue, Timer
+
+
+@dataclass(slots=True)
+class Upstream:
+    """`blobs` by digest, with their sizes."""
+
+    link: Link
+    blobs: dict[Digest, int] = field(default_factory=dict)
+    requests: int = 0
+
+    def add(self, name: str, size: int) -> Digest:
+        """A blob of `size` bytes that is called so."""
+        blob = digest_of(name)
+        self.blobs[blob] = size
+        return blob
+
+
+class Fetcher(Protocol):
+    """What an uplink asks of its node."""
+
+    counters: Counters
+
+    def feed(self, event: Event) -> None: ...
+
+    def probed(self, life: int, *, up: bool) -> None: ...
+
+    def chunk_fetched(self, blob: Digest, index: int, digest: bytes) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    blob: Digest
+    size: int
+    next: int
+    stop: int
+    left: float = 0.0
+    """Bytes of the chunk under way that have yet to come."""
+    flow: Flow | None = None
+    timer: Timer | None = None
+    """What comes next where nothing flows: the first byte, or the fault."""
+
+
+class SimUplink:
+    """`line`: the node's own; `beyond`: what it shares with others, up to the registry."""
+
+    def __init__(
+        self,
+        node: Fetcher,
+        upstream: Upstream,
+        line: Link,
+        beyond: tuple[Link, ...],
+        fluid: Fluid,
+        queue: EventQueue,
+        physics: Physics,
+    ) -> None:
+        self.line = line
+        self.up = True
+        self._node = node
+        self._upstream = upstream
+        self._links = (*beyond, line)
+        self._fluid, self._queue, self._physics = fluid, queue, physics
+        self._runs: dict[Digest, Run] = {}
+
+    def set_up(self, *, up: bool) -> None:
+        """The line comes or goes. What is under way stands still, fails after a stall, or goes on."""
+        if up == self.up:
+            return
+        self.up = up
+        for run in list(self._runs.values()):
+            if up:
+                self._resume(run)
+            else:
+                if run.flow is not None:
+                    run.left -= self._fluid.cancel(run.flow)
+                    run.flow = None
+                self._fail_later(run)
+
+    def fetch(self, wanted: effects.FetchUplink) -> None:
+        self.cancel(wanted.blob)
+        run = self._runs[wanted.blob] = Run(wanted.blob, wanted.size, wanted.start, wanted.stop)
+        if self.up:
+            self._upstream.requests += 1
+            self._resume(run)
+        else:
+            self._fail_later(run)
+
+    def cancel(self, blob: Digest) -> None:
+        run = self._runs.pop(blob, None)
+        if run is not None:
+            if run.flow is not None:
+                self._fluid.cancel(run.flow)
+            if run.timer is not None:
+                run.timer.cancel()
+
+    def probe(self, life: int) -> None:
+        """Ask the registry whether it is there, for this life of the node."""
+
+        def tell() -> None:
+            self._node.probed(life, up=self.up)
+
+        delay = self._physics.uplink_delay if self.up else self._physics.uplink_stall
+        self._queue.post(self._queue.now + delay, tell)
+
+    def abandon(self) -> None:
+        """The node is gone."""
+        for blob in list(self._runs):
+            self.cancel(blob)
+
+    def _resume(self, run: Run) -> None:
+        if run.timer is not None:
+            run.timer.cancel()
+        if run.left:
+            self._carry(run)
+        else:
+            run.timer = self._queue.after(self._physics.uplink_delay, partial(self._answer, run))
+
+    def _fail_later(self, run: Run) -> None:
+        if run.timer is not None:
+            run.timer.cancel()
+        fail = partial(self._end, run, Fault.UNAVAILABLE, "the uplink is down")
+        run.timer = self._queue.after(self._physics.uplink_stall, fail)
+
+    def _answer(self, run: Run) -> None:
+        if self._upstream.blobs.get(run.blob) != run.size:
+            self._end(run, Fault.NOT_FOUND, f"the registry has no {run.blob} of {run.size} bytes")
+        else:
+            self._carry(run)
+
+    def _end(self, run: Run, fault: Fault | None, message: str = "") -> None:
+        del self._runs[run.blob]
+        self._node.feed(events.UplinkEnded(run.blob, fault, message))
+
+    def _carry(self, run: Run) -> None:
+        """Carry the chunk that is next, or the rest of it."""
+        if not run.left:
+            run.left = synthetic(run.blob, run.size).cut.span(run.next)[1] * self._physics.overhead
+        if run.flow is not None and run.flow.alive:
+            self._fluid.push(run.flow, run.left, partial(self._carried, run))
+        else:
+            run.flow = self._fluid.start(self._links, run.left, partial(self._carried, run))
+
+    def _carried(self, run: Run) -> None:
+        true = synthetic(run.blob, run.size)
+        index = run.next
+        run.next, run.left = index + 1, 0.0
+        self._node.counters.uplink += true.cut.span(index)[1]
+        self._node.chunk_fetched(run.blob, index, true.chunks[index])
+        if self._runs.get(run.blob) is not run or not self.up:
+            return  # the machine has had enough of it
+        if run.next < run.stop:
+            self._carry(run)
+        else:
+            self._end(run, None)

@@ -1,0 +1,79 @@
+"""The simulated world: real machines on arithmetic links. Rates in bytes a second."""
+
+import pytest
+
+from meshsat.oci.digest import Digest
+from sim.simulator.node import Completion, SimNode
+from sim.simulator.physics import Physics
+from sim.simulator.world import Site, World
+
+LAN = 12.5e6
+UPLINK = 2.5e6
+SIZE = 10_000_000
+MET = 5.0
+"""When the nodes of a world have met and settled."""
+
+
+def site_of(world: World, nodes: int, uplinked: int = 1, name: str = "s") -> Site:
+    site = world.add_site(name)
+    for number in range(nodes):
+        site.add_node(f"{name}{number}", LAN, UPLINK if number < uplinked else None).start()
+    return site
+
+
+def want_all(nodes: list[SimNode], blob: Digest) -> list[Completion]:
+    return [node.want(blob, SIZE) for node in nodes]
+
+
+def last(wanted: list[Completion]) -> float:
+    """Seconds from the want to the last node that had it."""
+    times = [one.time - one.wanted_at for one in wanted if one.time is not None]
+    assert len(times) == len(wanted)
+    return max(times)
+
+
+def test_a_cold_site_fills_at_the_speed_of_its_uplink() -> None:
+    world = World(1)
+    site = site_of(world, 4)
+    blob = world.upstream.add("layer", SIZE)
+    world.run(MET)
+    wanted = want_all(site.nodes, blob)
+    assert world.finish(60.0)
+    assert 1.04 <= last(wanted) / (SIZE / UPLINK) <= 1.15
+    assert sum(node.counters.uplink for node in site.nodes) == SIZE
+    assert sum(node.wan_bytes for node in site.nodes) == pytest.approx(SIZE * world.physics.overhead)
+    for node in site.nodes:
+        assert blob in node.disk.held
+        received = node.counters.payload_in + node.counters.uplink
+        assert received - node.counters.duplicate == SIZE
+
+
+def test_a_warm_site_fills_from_its_seed() -> None:
+    world = World(1)
+    site = site_of(world, 4, uplinked=0)
+    blob = world.upstream.add("layer", SIZE)
+    site.nodes[0].hold(blob, SIZE)
+    world.run(MET)
+    wanted = want_all(site.nodes, blob)
+    assert world.finish(60.0)
+    assert last(wanted) / (SIZE / LAN) <= 1.5
+
+
+def figures(seed: int, settings: Physics) -> list[tuple[str, float | None, int, float]]:
+    world = World(seed, physics=settings)
+    site = site_of(world, 6, uplinked=2)
+    blob = world.upstream.add("layer", SIZE)
+    world.run(MET)
+    wanted = want_all(site.nodes, blob)
+    world.run(world.queue.now + 1.0)
+    site.nodes[1].kill()
+    world.run(60.0)
+    return [
+        (node.name, one.time, node.counters.frames, node.counters.frames_in)
+        for node, one in zip(site.nodes, wanted, strict=True)
+    ]
+
+
+def test_a_run_follows_from_its_seed() -> None:
+    assert figures(7, Physics()) == figures(7, Physics())
+    assert figures(7, Physics()) != figures(8, Physics())
