@@ -25,7 +25,8 @@ fast: $(VENV)/dev.stamp
 	$(BIN)/pytest -m "not clients and not netns and not slow" $(ARGS)
 
 bench: $(VENV)/bench.stamp  ## the figures of the README, in namespaces (root), and of the planes
-	$(BIN)/python -m sim.bench_site $(ARGS)
+	$(BIN)/python -m sim.bench --json docs/figures/bench.json --markdown docs/figures/bench.md \
+	  --chart docs/img/bench.png --readme $(ARGS)
 	$(BIN)/python -m sim.bench_transport
 
 $(VENV)/python.stamp:

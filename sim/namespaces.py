@@ -153,6 +153,13 @@ def remove(prefix: str, directory: Path | None) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def end_own_processes() -> None:
+    """Kill whatever runs in the namespaces of this process's runs. They stay, for their owners to remove."""
+    for name in namespaces(f"meshsat-{os.getpid()}.{_start_time(os.getpid())}"):
+        for pid in _processes_if_there(name):
+            _kill(pid)
+
+
 def sweep() -> None:
     """Remove the runs whose owners are dead: their namespaces and their directories."""
     names = [line.split()[0] for line in run(("ip", "netns", "list")).splitlines() if line.strip()]

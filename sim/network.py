@@ -38,6 +38,11 @@ class Plan:
             raise ValueError(f"rates are above 0 Mbit/s: {self}")
 
 
+def uplink_addresses(number: int) -> tuple[str, str]:
+    """Of the ends of uplink `number`: the WAN's, the host's."""
+    return f"10.78.{number}.1", f"10.78.{number}.2"
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """One machine of the site."""
@@ -77,7 +82,7 @@ class Network:
 
     def _uplink(self, host: Namespace, number: int, via: str) -> Link:
         link = Link(End(host, "wan"), End(self.wan, f"w{number}"), self.plan.uplink_mbit)
-        there, here = (f"10.78.{number}.{last}" for last in (1, 2))
+        there, here = uplink_addresses(number)
         self.wan.ip(
             f"addr add {there}/30 dev w{number}", f"route replace 10.78.{number}.0/30 dev w{number}{via}"
         )

@@ -15,7 +15,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from meshsat.cli.client import NodeClient
+import httpx
+
+from meshsat.cli.client import SOCKET, NodeClient
 from meshsat.errors import ConfigError, MeshsatError
 from meshsat.mesh import identity
 from meshsat.trust.passes import PASS_LIFETIME, Subject, issue_pass
@@ -119,14 +121,23 @@ class Node:
         raise self.fault(f"not up with {peers} peers within {seconds:g} s: {saw}")
 
     def cpu_seconds(self) -> float:
-        """User and system time of the process so far (proc(5), stat fields 14 and 15)."""
-        fields = self._proc("stat").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self._pid())
 
     def peak_bytes(self) -> int:
-        """The most memory that it ever had resident (proc(5), VmHWM)."""
-        line = next(line for line in self._proc("status").splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+        return peak_bytes(self._pid())
+
+    def counted(self, name: str) -> float:
+        """The value of the metric `name`, one without labels. Raises `NodeError`."""
+        transport = httpx.HTTPTransport(uds=str(self.data_dir / SOCKET))
+        try:
+            with httpx.Client(transport=transport, base_url="http://node") as http:
+                lines = http.get("/metrics").raise_for_status().text.splitlines()
+        except httpx.HTTPError as fault:
+            raise self.fault(f"does not tell its metrics: {fault}") from None
+        for line in lines:
+            if line.startswith(f"{name} "):
+                return float(line.split()[1])
+        raise self.fault(f"has no metric {name}")
 
     def fault(self, text: str) -> NodeError:
         return NodeError(f"node {self.name} {text}\n--- end of {self.log}\n{self.log_tail()}")
@@ -136,10 +147,22 @@ class Node:
             return "(no log)"
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
-    def _proc(self, file: str) -> str:
+    def _pid(self) -> int:
         if self._process is None:
             raise self.fault("does not run")
-        return Path(f"/proc/{self._process.pid}/{file}").read_text(encoding="utf-8")
+        return self._process.pid
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far (proc(5), stat fields 14 and 15)."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that it ever had resident (proc(5), VmHWM)."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
 
 
 def enrol(nodes: list[Node], now: float) -> None:
