@@ -116,6 +116,8 @@ class Room:
                 self._runs[name, effect.blob] = [effect.start, effect.stop]
             case effects.ProbeUplink():
                 self.feed(name, events.UplinkProbed(self.upstream is None))
+            case effects.TrimUplink():
+                self._runs[name, effect.blob][1] = effect.stop
             case effects.CancelUplink():
                 self._runs.pop((name, effect.blob), None)
             case effects.Publish():

@@ -1,10 +1,10 @@
 """What to ask of whom, and when to ask somebody else: the pipelines to the peers that hold what we miss."""
 
 from meshsat.protocol import bitset, effects, scheduler, wire
+from meshsat.protocol.runs import Runs
 from meshsat.protocol.session import Session
 from meshsat.protocol.state import State
 from meshsat.protocol.transfer import Transfer
-from meshsat.protocol.uplinks import Uplinks
 from meshsat.trust.keys import PeerId
 
 ENTRIES_PATIENCE = 0.5
@@ -14,9 +14,9 @@ ENTRIES_DEADLINE = 3.0
 
 
 class Asking:
-    def __init__(self, state: State, uplinks: Uplinks) -> None:
+    def __init__(self, state: State, runs: Runs) -> None:
         self._state = state
-        self._uplinks = uplinks
+        self._runs = runs
 
     def seek_all(self, now: float) -> None:
         for transfer in sorted(self._state.transfers.values(), key=lambda one: -one.priority):
@@ -28,12 +28,12 @@ class Asking:
             return
         if transfer.complete:
             transfer.publishing = True
-            self._uplinks.stop(transfer)
+            self._runs.stop(transfer)
             self._state.emit(effects.Publish(transfer.blob))
             return
         self._ask_some_entries(transfer, now)
         self.fill_all(transfer, now)
-        self._uplinks.start(transfer, now)
+        self._runs.start(transfer, now)
 
     def fill_all(self, transfer: Transfer, now: float) -> None:
         peers = list(transfer.holders)

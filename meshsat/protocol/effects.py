@@ -41,14 +41,23 @@ class Disconnect:
 
 @dataclass(frozen=True, slots=True)
 class FetchUplink:
-    """Fetch the chunks from `start` up to, not including, `stop` over our uplink; `ChunkStored` for each,
-    then `UplinkEnded`."""
+    """Fetch the chunks from `start` up to, not including, `stop` over our uplink; `ChunkStored` for each, in
+    about this order, `UplinkProgressed` now and then, and `UplinkEnded` at last."""
 
     blob: Digest
     size: int
     start: int
     stop: int
     sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrimUplink:
+    """The run of this blob ends before the chunk `stop`, earlier than it was to: fetch nothing from there on.
+    It may be ignored: when all before `stop` is there, `CancelUplink` follows."""
+
+    blob: Digest
+    stop: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +152,7 @@ Effect = (
     | Dial
     | Disconnect
     | FetchUplink
+    | TrimUplink
     | CancelUplink
     | ProbeUplink
     | ResolveUpstream

@@ -183,6 +183,15 @@ class RecipeLoaded:
 
 
 @dataclass(frozen=True, slots=True)
+class UplinkProgressed:
+    """So many bytes more came for a run of `FetchUplink`. Told now and then, not for each read; who never
+    tells it is judged by its chunks."""
+
+    blob: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class UplinkEnded:
     """A run of `FetchUplink` is over. `fault` None: it brought all that it was to bring."""
 
@@ -245,6 +254,7 @@ Event = (
     | BlobDropped
     | StorageFailed
     | RecipeLoaded
+    | UplinkProgressed
     | UplinkEnded
     | UplinkProbed
     | ReferenceWanted

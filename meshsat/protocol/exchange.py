@@ -1,8 +1,8 @@
 """The exchange of blobs: from a want to a whole blob, chunk by chunk, from peers and the uplink.
 
-It keeps the transfers, and what peers tell of the blobs in them. `asking` fills the pipelines, `uplinks` says
-whose uplink fetches a segment, `claims` keeps who told which digest, `serving` gives to others. A peer that
-lies, stalls or floods loses its session or its turn here, and nothing else is lost.
+It keeps the transfers, and what peers tell of the blobs in them. `asking` fills the pipelines, `runs` says
+what our uplink fetches, `uplinks` who else has one, `claims` keeps who told which digest, `serving` gives to
+others. A peer that lies, stalls or floods loses its session or its turn here, and nothing else is lost.
 """
 
 from collections.abc import Iterable
@@ -11,11 +11,12 @@ from meshsat.oci.digest import Digest
 from meshsat.protocol import effects, events, scheduler, wire
 from meshsat.protocol.asking import Asking
 from meshsat.protocol.events import Fault, Priority
+from meshsat.protocol.runs import HELP_AFTER, PERMANENT, Runs, mismatch_backoff
 from meshsat.protocol.serving import Serving
 from meshsat.protocol.session import HOLDS_LIMIT, WANTS_LIMIT, Session
 from meshsat.protocol.state import State, Wanted
 from meshsat.protocol.transfer import Transfer
-from meshsat.protocol.uplinks import PERMANENT, Uplinks, mismatch_backoff
+from meshsat.protocol.uplinks import Uplinks
 from meshsat.protocol.wire import Source
 from meshsat.trust.keys import PeerId
 
@@ -39,11 +40,12 @@ def _merged(known: Iterable[Source], more: Iterable[Source]) -> tuple[Source, ..
 
 
 class Exchange:
-    def __init__(self, state: State, serving: Serving, uplinks: Uplinks) -> None:
+    def __init__(self, state: State, serving: Serving, uplinks: Uplinks, runs: Runs) -> None:
         self._state = state
-        self._asking = Asking(state, uplinks)
+        self._asking = Asking(state, runs)
         self._serving = serving
         self._uplinks = uplinks
+        self._runs = runs
         self._forgive_at = FORGIVE
 
     # --- wants of this node ---
@@ -83,7 +85,7 @@ class Exchange:
         transfer.readers[event.reader] = index
         if not before <= index <= before + scheduler.READER_WINDOW // transfer.cut.chunk_length:
             self._tell_want(transfer, now)
-        self._uplinks.turn(transfer, index)
+        self._runs.turn(transfer, index)
         self._asking.seek(transfer, now)
 
     def _transfer(self, blob: Digest, size: int, sources: Iterable[Source], now: float) -> Transfer:
@@ -93,6 +95,7 @@ class Exchange:
             transfer = None
         if transfer is None:
             transfer = self._state.transfers[blob] = Transfer(blob, size)
+            transfer.began_at = now
             for session in self._state.sessions.values():
                 self._asking.count_holder(transfer, session, now)
             self._state.emit(effects.OpenTransfer(blob, size))
@@ -120,16 +123,14 @@ class Exchange:
         """End the transfer if neither this node nor the site wants it of us."""
         if transfer.local or transfer.publishing:
             return
-        helping = (
-            transfer.run is not None or transfer.have or self._uplinks.leads_any(transfer.blob, transfer.size)
-        )
-        if helping and self._state.demanded(transfer.blob, transfer.size):
+        demanded = self._state.demanded(transfer.blob, transfer.size)
+        if demanded and (transfer.have or self._may_help(transfer.blob, transfer.size, now)):
             return
         self._end(transfer)
         self._asking.seek_all(now)
 
     def _end(self, transfer: Transfer) -> None:
-        self._uplinks.stop(transfer)
+        self._runs.stop(transfer)
         for index, peer in list(transfer.asked_of.items()):
             self._asking.cancel(transfer, peer, index)
         self._state.transfers.pop(transfer.blob, None)
@@ -143,11 +144,14 @@ class Exchange:
         self._serving.tell_held(session)
         for transfer in self._state.transfers.values():
             self._state.send(session.peer, self._want_frame(transfer))
+        self._uplinks.greet(session)
+        self._runs.tell_all(session)
         self.uplinks_changed(now)
 
     def closed(self, session: Session, now: float) -> None:
         """The session is already off the table."""
         self._serving.closed(session)
+        self._uplinks.closed(session.peer, now)
         for blob in list(session.wants):
             self._drop_wanter(session, blob)
         for blob, index in session.asked:
@@ -164,6 +168,20 @@ class Exchange:
         """Leases may be in other hands: ours among them."""
         self._serve_wants(now)
         self._asking.seek_all(now)
+
+    def uplink_told(self, session: Session, frame: wire.Uplink, now: float) -> None:
+        came = frame.up and not session.uplink
+        self._uplinks.heard(session, frame, now)
+        if came:
+            self._runs.tell_all(session)
+        self.uplinks_changed(now)
+
+    def leased(self, session: Session, frame: wire.Lease, now: float) -> None:
+        """A peer's uplink is bringing something, or no longer is."""
+        self._runs.leased(session, frame, now)
+        transfer = self._state.transfers.get(frame.blob)
+        if transfer is not None:
+            self._asking.seek(transfer, now)
 
     # --- what peers tell ---
 
@@ -191,7 +209,9 @@ class Exchange:
         if transfer is None or len(frame.bits) > (transfer.cut.count + 7) // 8:
             return
         bits = int.from_bytes(frame.bits, "little") & transfer.everything
-        session.haves[frame.blob] = session.haves.get(frame.blob, 0) | bits
+        before = session.haves.get(frame.blob, 0)
+        session.haves[frame.blob] = before | bits
+        self._uplinks.had(session.peer, frame.blob, bits & ~before, now)
         credited = transfer.credited.get(session.peer, 0)
         if bits & ~credited:
             transfer.credited[session.peer] = credited | bits
@@ -213,7 +233,7 @@ class Exchange:
         if old is not None and old != frame.size:
             self._drop_wanter(session, frame.blob)
         session.wants[frame.blob] = frame.size
-        wanted = self._state.wanted.setdefault((frame.blob, frame.size), Wanted())
+        wanted = self._state.wanted.setdefault((frame.blob, frame.size), Wanted(since=now))
         wanted.sources = _merged(wanted.sources, frame.sources[:SOURCES_OF_ONE])
         told = (wanted.wanters.get(session.peer), wanted.first.pop(session.peer, frame.first))
         wanted.repeated |= told == (frame.priority, frame.first)
@@ -226,7 +246,7 @@ class Exchange:
             if transfer.have and old is None:
                 self._serving.tell_progress(transfer, session.peer)
             if frame.priority == Priority.READER:
-                self._uplinks.turn(transfer, min(frame.first, transfer.cut.count))
+                self._runs.turn(transfer, min(frame.first, transfer.cut.count))
                 self._asking.seek(transfer, now)
             self._retire(transfer, now)  # it may only be helping now
         self._serve_want(frame.blob, frame.size, wanted, now)
@@ -246,9 +266,14 @@ class Exchange:
             return
         if sum(not transfer.local for transfer in self._state.transfers.values()) >= HELP_LIMIT:
             return
-        if self._uplinks.leads_any(blob, size):
+        if self._may_help(blob, size, now):
             transfer = self._transfer(blob, size, wanted.sources, now)
             self._tell_want(transfer, now)
+
+    def _may_help(self, blob: Digest, size: int, now: float) -> bool:
+        """The longer peers want it, the further down in rank our uplink may be to take part."""
+        wanted = self._state.wanted[blob, size]
+        return self._runs.may_help(blob, size, late=int((now - wanted.since) / HELP_AFTER))
 
     def unwant(self, session: Session, frame: wire.Unwant, now: float) -> None:
         self._drop_wanter(session, frame.blob)
@@ -329,8 +354,6 @@ class Exchange:
             return
         entry = None
         if event.source is None:
-            self._uplinks.worked()
-            transfer.failures = 0
             entry = self._state.entry(transfer.blob, event.index, event.digest)
             transfer.claims.learn(entry)
         if not transfer.have >> event.index & 1:
@@ -342,7 +365,7 @@ class Exchange:
             self._serving.tell_chunk(transfer, event.index, entry)
         if event.source is None:
             self._serving.sum_up(transfer, event.index)
-            self._uplinks.advanced(transfer, event.index)
+            self._runs.advanced(transfer, event.index, now)
         if session is not None and not transfer.complete:
             self._asking.fill(transfer, session, now)
         else:
@@ -365,7 +388,7 @@ class Exchange:
         self._state.held[event.blob] = event.size
         transfer = self._state.transfers.pop(event.blob, None)
         if transfer is not None:
-            self._uplinks.stop(transfer)
+            self._runs.stop(transfer)
             for index, peer in list(transfer.asked_of.items()):
                 self._asking.cancel(transfer, peer, index)
             if transfer.complete:
@@ -409,7 +432,7 @@ class Exchange:
             for author in authors:
                 self._state.emit(effects.ForgetChunks(event.blob, transfer.forget(author)))
             if transfer.claims.hopeless() and not self._uplinks.candidates():
-                self._uplinks.tell_failed(transfer, Fault.WRONG_BYTES, f"{event.blob}: {WRONG_RECIPE}")
+                self._runs.tell_failed(transfer, Fault.WRONG_BYTES, f"{event.blob}: {WRONG_RECIPE}")
             self._retire(transfer, now)
             if event.blob in self._state.transfers:
                 self._asking.seek(transfer, now)
@@ -418,7 +441,7 @@ class Exchange:
         transfer.claims.forget_authors()
         transfer.mismatches += 1
         transfer.retry_at = now + mismatch_backoff(transfer.mismatches)
-        self._uplinks.tell_failed(transfer, Fault.WRONG_BYTES, f"{event.blob}: {WRONG_UPSTREAM}")
+        self._runs.tell_failed(transfer, Fault.WRONG_BYTES, f"{event.blob}: {WRONG_UPSTREAM}")
         if not transfer.local or not transfer.cut.count:  # an empty one would be as wrong again at once
             self._give_up(transfer, transfer.retry_at)
             self._serve_wants(now)
@@ -435,8 +458,8 @@ class Exchange:
         if transfer is not None:
             transfer.publishing = False
             if self._uplinks.leads_any(transfer.blob, transfer.size):
-                self._uplinks.tell_failed(transfer, Fault.STORAGE, event.message)
-                self._uplinks.step_aside(now)
+                self._runs.tell_failed(transfer, Fault.STORAGE, event.message)
+                self._runs.step_aside(now)
             elif transfer.local:
                 self._state.emit(effects.TellFailed(event.blob, Fault.STORAGE, event.message))
             self._give_up(transfer, now + PERMANENT)
@@ -446,13 +469,17 @@ class Exchange:
         if event.up:
             self.uplinks_changed(now)
 
+    def uplink_progressed(self, event: events.UplinkProgressed, now: float) -> None:
+        self._runs.progressed(event, now)
+
     def uplink_ended(self, event: events.UplinkEnded, now: float) -> None:
         transfer = self._state.transfers.get(event.blob)
         if transfer is None:
             return
-        self._uplinks.ended(transfer, event, now)
+        self._runs.ended(transfer, event, now)
         if event.fault in (Fault.NOT_FOUND, Fault.DENIED, Fault.WRONG_BYTES) and not transfer.local:
             self._give_up(transfer, now + PERMANENT)
+        self._runs.start_waiting(now)
         self._asking.seek_all(now)
 
     # --- telling ---
@@ -472,6 +499,8 @@ class Exchange:
     def tick(self, now: float) -> None:
         """Deadlines, second tries, forgiveness."""
         self._uplinks.retry(now)
+        self._uplinks.check(now)
+        self._runs.tick(now)
         for session in list(self._state.sessions.values()):
             if session.stalled(now):
                 self._asking.stalled(session, now)

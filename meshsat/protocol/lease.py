@@ -1,23 +1,52 @@
-"""Who fetches what over the uplink: rendezvous hashing over the nodes that have one now.
+"""Who fetches what over the uplink: whose turn it is, what a peer says it fetches, how the rest is shared.
 
-Every node ranks the candidates alike, without a word: the first takes the lease. When it falls silent it is
-no candidate any more, and the next one is the first. Views may differ for a moment; the price is a segment
-fetched twice, never one fetched by nobody.
+Pure arithmetic. Every node ranks the candidates alike by rendezvous hashing, without a word, so that two
+uplinks begin in different places; from then on each says which chunks it is bringing, nobody fetches what a
+lease that gets on covers, and whoever has nothing left to do takes the back of the longest rest. Views may
+differ for a moment; the price is a chunk fetched twice, never one fetched by nobody.
 """
 
 import hashlib
-from collections.abc import Iterable
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from meshsat.trust.keys import PeerId
 
+WEIGHT_RATIO = 4.0
+"""How much more, or less, than the middle one an uplink counts, whatever rate it tells of."""
+QUIET = 4.0
+"""Seconds without progress after which a lease is nobody's."""
+LEAST_PROGRESS = 32 * 1024
+"""Bytes in `QUIET` seconds that count as progress: a word a second alone keeps no lease."""
+SPLIT_BYTES = 2 << 20
+SPLIT_CHUNKS = 4
+SPLIT_SECONDS = 1.0
+"""What is left of a lease is shared only where it is at least so much, or takes so long."""
+SHARE_LIMITS = (0.1, 0.9)
 
-def holder(lease: str, candidates: Iterable[PeerId]) -> PeerId | None:
-    """The candidate whose hash with the lease's name is the highest (Thaler and Ravishankar, 1998)."""
 
-    def weight(peer: PeerId) -> bytes:
-        return hashlib.sha256(f"{lease}\0{peer}".encode()).digest()
+def holder(lease: str, weights: Mapping[PeerId, float]) -> PeerId | None:
+    """The candidate with the highest -w/ln(h), h its hash with the lease's name in (0, 1): each leads a share
+    of all leases in proportion to its weight, and when one comes, goes or changes its weight, only leases to
+    or from it move (Thaler and Ravishankar, 1998; weighted: Schindelhauer and Schomaker, 2005)."""
 
-    return max(candidates, key=weight, default=None)
+    def score(peer: PeerId) -> tuple[float, PeerId]:
+        drawn = hashlib.sha256(f"{lease}\0{peer}".encode()).digest()
+        h = (int.from_bytes(drawn[:6], "big") + 1) / ((1 << 48) + 2)
+        return -weights[peer] / math.log(h), peer
+
+    return max(weights, key=score, default=None)
+
+
+def weights(rates: Mapping[PeerId, float]) -> dict[PeerId, float]:
+    """What each counts, by its uplink's rate in bytes per second (0: not known, as the middle one)."""
+    known = sorted(rate for rate in rates.values() if rate > 0)
+    middle = known[(len(known) - 1) // 2] if known else 1.0
+    return {
+        peer: min(max(rate / middle, 1 / WEIGHT_RATIO), WEIGHT_RATIO) if rate > 0 else 1.0
+        for peer, rate in rates.items()
+    }
 
 
 def segment_lease(blob: str, segment: int) -> str:
@@ -26,3 +55,48 @@ def segment_lease(blob: str, segment: int) -> str:
 
 def reference_lease(registry: str, repository: str, reference: str) -> str:
     return f"reference {registry}/{repository} {reference}"
+
+
+@dataclass(slots=True)
+class Lease:
+    """Chunks from `first` up to `stop` that a peer says its uplink is bringing."""
+
+    first: int
+    stop: int
+    brought: int
+    """Bytes, since it began."""
+    progressed_at: float
+    unproven: int = 0
+    """Bytes that it says came since we last saw a chunk of them."""
+
+    def told(self, first: int, stop: int, brought: int, now: float, credit: int) -> None:
+        """It speaks again. Bytes are progress, but only `credit` of them on its word alone."""
+        gained = brought - self.brought
+        if gained >= LEAST_PROGRESS and self.unproven < credit:
+            self.unproven += gained
+            self.progressed_at = now
+        if gained >= LEAST_PROGRESS or gained < 0:
+            self.brought = brought
+        self.first, self.stop = first, stop
+
+    def had(self, now: float) -> None:
+        """A chunk of it is there."""
+        self.progressed_at = now
+        self.unproven = 0
+
+    def alive(self, now: float) -> bool:
+        return now - self.progressed_at < QUIET
+
+
+def split(left: Sequence[int], chunk: int, theirs: float, ours: float) -> int | None:
+    """Of the chunks that a lease has still to bring, the first of those that another uplink takes over.
+
+    `chunk` in bytes, the rates in bytes per second (0: not known). None: not worth it. Both end at about the
+    same time; whoever holds the lease keeps two chunks at least, since it has begun on them."""
+    rate = theirs or ours
+    small = len(left) * chunk < SPLIT_BYTES or (rate and len(left) * chunk < SPLIT_SECONDS * rate)
+    if len(left) < SPLIT_CHUNKS or small:
+        return None
+    share = ours / (ours + theirs) if ours and theirs else 0.5
+    share = min(max(share, SHARE_LIMITS[0]), SHARE_LIMITS[1])
+    return left[max(2, min(len(left) - 1, round(len(left) * (1 - share))))]

@@ -17,6 +17,7 @@ from meshsat.protocol.gossip import ImageRecord, RecordSet
 from meshsat.protocol.membership import Membership
 from meshsat.protocol.resolve import Resolver
 from meshsat.protocol.rng import Rng
+from meshsat.protocol.runs import Runs
 from meshsat.protocol.serving import Serving
 from meshsat.protocol.session import Session
 from meshsat.protocol.state import State
@@ -72,7 +73,8 @@ class Machine:
         """Our own control and bulk addresses, as peers are told."""
         self._uplinks = Uplinks(self._state, enabled=settings.uplink, up=settings.uplink_up)
         self._serving = Serving(self._state)
-        self._exchange = Exchange(self._state, self._serving, self._uplinks)
+        runs = Runs(self._state, self._uplinks)
+        self._exchange = Exchange(self._state, self._serving, self._uplinks, runs)
         self._membership = Membership(self._state, rng, max_sessions=settings.max_sessions)
         self._resolver = Resolver(
             self._state, self._uplinks, self.records, lambda now: now + settings.unix_offset
@@ -107,6 +109,11 @@ class Machine:
     @property
     def uplink_up(self) -> bool:
         return self._uplinks.up
+
+    @property
+    def uplink_retry_at(self) -> float | None:
+        """When an uplink that is down is tried again; None while it works."""
+        return None if self._uplinks.up or not self._uplinks.enabled else self._uplinks.retry_at
 
     def settled(self, now: float) -> bool:
         """Whether who is there at the start had the time to meet us."""
@@ -189,6 +196,8 @@ class Machine:
                 exchange.storage_failed(event, now)
             case events.RecipeLoaded():
                 self._serving.recipe_known(event.blob, event.chunks)
+            case events.UplinkProgressed():
+                exchange.uplink_progressed(event, now)
             case events.UplinkEnded():
                 exchange.uplink_ended(event, now)
             case events.UplinkProbed():
@@ -245,8 +254,9 @@ class Machine:
             case wire.Peers():
                 self._peers(frame, now)
             case wire.Uplink():
-                session.uplink = frame.up
-                exchange.uplinks_changed(now)
+                exchange.uplink_told(session, frame, now)
+            case wire.Lease():
+                exchange.leased(session, frame, now)
             case wire.Holds():
                 exchange.holds(session, frame, now)
             case wire.Drops():

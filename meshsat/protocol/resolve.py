@@ -82,7 +82,7 @@ class Resolver:
     def _advance(self, key: Key, lookup: Lookup, now: float) -> None:
         """Ask the first in rank that has not failed us."""
         candidates = [peer for peer in self._uplinks.candidates() if peer not in lookup.tried]
-        chosen = lease.holder(lease.reference_lease(*key), candidates)
+        chosen = lease.holder(lease.reference_lease(*key), dict.fromkeys(candidates, 1.0))
         lookup.asked = chosen
         lookup.deadline = now + ANSWER_DEADLINE
         if chosen is None:

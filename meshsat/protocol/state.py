@@ -21,6 +21,8 @@ class Wanted:
     """A blob that peers want of the site."""
 
     sources: tuple[Source, ...] = ()
+    since: float = 0.0
+    """When the first of them wanted it."""
     wanters: dict[PeerId, int] = field(default_factory=dict)
     """Peer -> its priority."""
     first: dict[PeerId, int] = field(default_factory=dict)

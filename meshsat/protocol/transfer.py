@@ -20,10 +20,19 @@ YOUNG = 1.0
 
 @dataclass(slots=True)
 class Run:
-    """A fetch over our own uplink: the next chunk to come, and where it ends."""
+    """A fetch over our own uplink: the first chunk that has still to come, and where it ends."""
 
     next: int
     stop: int
+    progressed_at: float = 0.0
+    """When bytes came last, or when it began."""
+    told_at: float = 0.0
+    """When peers last heard of it."""
+    bytes: int = 0
+    chunks: int = 0
+    """Bits of the chunks that it brought; several connections bring them out of order."""
+    trimmed: bool = False
+    """It ends earlier than the shell was first told."""
 
 
 class Transfer:
@@ -34,6 +43,7 @@ class Transfer:
         self.everything = bitset.full(self.cut.count)
         self.claims = Claims(blob, self.cut)
         self.sources: tuple[Source, ...] = ()
+        self.began_at = 0.0
         self.wanted_at = 0.0
         """When peers were last told that we want it."""
         self.opened = False
@@ -61,6 +71,9 @@ class Transfer:
         """Peers whose uplink can not bring it, by their own word: their leases of it are others'."""
         self.retry_at = 0.0
         """Not before this time do we try our uplink for it again."""
+        self.problem = ""
+        """Why our uplink last failed to bring it, if nothing came since."""
+        self.problem_since = 0.0
         self.failures = 0
         self.mismatches = 0
         """How often all that our own uplink brought proved wrong."""

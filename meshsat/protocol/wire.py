@@ -82,10 +82,12 @@ class Peers(Frame):
 
 @dataclass(frozen=True, slots=True)
 class Uplink(Frame):
-    """Whether the sender can fetch from upstream now."""
+    """Whether the sender can fetch from upstream now, and at how many bytes a second it did lately (0: not
+    known)."""
 
     type: ClassVar[int] = 4
     up: bool
+    rate: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +223,18 @@ class Resolved(Frame):
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Lease(Frame):
+    """The sender's uplink is bringing the chunks from `first` up to, not including, `stop`; so many bytes
+    came since it began. `first` = `stop`: it no longer does."""
+
+    type: ClassVar[int] = 19
+    blob: Digest
+    first: int
+    stop: int
+    brought: int
+
+
 # --- fields: each has one encoder and one total decoder ---
 
 
@@ -315,7 +329,7 @@ _DECODERS: dict[int, tuple[type[Frame], tuple[Callable[[Any], Any], ...]]] = {
         (Ping, (_token,)),
         (Pong, (_token,)),
         (Peers, (_listed(_record(_text, _addresses, _addresses), 64),)),
-        (Uplink, (_flag,)),
+        (Uplink, (_flag, _count)),
         (Holds, (_listed(_record(_digest, _count)),)),
         (Drops, (_listed(_digest),)),
         (Want, (_digest, _count, _token, _count, _listed(_source, 16))),
@@ -330,6 +344,7 @@ _DECODERS: dict[int, tuple[type[Frame], tuple[Callable[[Any], Any], ...]]] = {
         (Failed, (_digest, _token, _text)),
         (Resolve, (_text, _text, _text, _seconds)),
         (Resolved, (_text, _text, _text, _octets, _token, _text)),
+        (Lease, (_digest, _count, _count, _count)),
     )
 }
 

@@ -26,7 +26,7 @@ FRAMES: list[tuple[wire.Frame, str]] = [
     (wire.Ping(7), "00000003 00000000 820107"),
     (wire.Pong(2**64 - 1), "0000000b 00000000 82021bffffffffffffffff"),
     (wire.Peers((("12D3", ADDRESSES, ()),)), "00000019 00000000 820381836431324433816dADDR80"),
-    (wire.Uplink(up=False), "00000003 00000000 8204f4"),
+    (wire.Uplink(up=False, rate=3_125_000), "00000008 00000000 8304f41a002faf08"),
     (wire.Holds(((BLOB, 262145),)), "00000052 00000000 820581827847BLOB1a00040001"),
     (wire.Drops((BLOB,)), "0000004c 00000000 8206817847BLOB"),
     (wire.Want(BLOB, 262145, 2, 1, (("r", "n", True),)), "00000059 00000000 86077847BLOB1a00040001020181836172616ef5"),
@@ -41,6 +41,7 @@ FRAMES: list[tuple[wire.Frame, str]] = [
     (wire.Failed(BLOB, 1, "no"), "0000004f 00000000 84107847BLOB01626e6f"),
     (wire.Resolve("r", "n", "t", 1.5), "00000011 00000000 85116172616e6174fb3ff8000000000000"),
     (wire.Resolved("r", "n", "t", b"\x01", 0, ""), "0000000c 00000000 87126172616e617441010060"),
+    (wire.Lease(BLOB, 1, 64, 262145), "00000053 00000000 85137847BLOB0118401a00040001"),
 ]  # fmt: skip
 
 
@@ -54,8 +55,11 @@ def test_bytes(frame: wire.Frame, text: str) -> None:
 
 
 def test_every_frame_is_pinned() -> None:
-    assert [frame.type for frame, _ in FRAMES] == list(range(19))
-    assert len({kind.__name__ for kind in wire.Frame.__subclasses__()}) == 19
+    types = [frame.type for frame, _ in FRAMES]
+    assert types == sorted(set(types))
+    assert {type(frame).__name__ for frame, _ in FRAMES} == {
+        kind.__name__ for kind in wire.Frame.__subclasses__()
+    }
 
 
 def test_what_an_author_signs() -> None:

@@ -1,26 +1,16 @@
-from collections import Counter
+import pytest
 
 from meshsat.protocol import lease
+from meshsat.protocol.lease import LEAST_PROGRESS, QUIET, SPLIT_CHUNKS, WEIGHT_RATIO, Lease
 from tests.brain import peer
 
 NODES = [peer(f"node {number}") for number in range(8)]
+A, B, C = NODES[:3]
+CHUNK = 1 << 20
 
 
 def test_nobody_leads_where_nobody_can() -> None:
-    assert lease.holder("segment x 0", []) is None
-
-
-def test_the_order_of_the_candidates_does_not_matter() -> None:
-    names = [lease.segment_lease("sha256:00", number) for number in range(50)]
-    assert [lease.holder(name, NODES) for name in names] == [
-        lease.holder(name, NODES[::-1]) for name in names
-    ]
-
-
-def test_segments_are_shared_out_evenly() -> None:
-    shares = Counter(lease.holder(lease.segment_lease("sha256:00", number), NODES) for number in range(800))
-    assert set(shares) == set(NODES)
-    assert max(shares.values()) < 150  # 100 each, three standard deviations are 28
+    assert lease.holder("segment x 0", {}) is None
 
 
 def test_segments_and_references_have_leases_of_their_own() -> None:
@@ -32,3 +22,79 @@ def test_segments_and_references_have_leases_of_their_own() -> None:
         lease.reference_lease("a", "b", "d"),
     }
     assert len(names) == 5
+
+
+def test_an_uplink_counts_by_its_rate() -> None:
+    assert lease.weights({A: 10.0, B: 30.0}) == {A: 1.0, B: 3.0}
+
+
+def test_whose_rate_is_not_known_counts_as_the_middle_one() -> None:
+    assert lease.weights({A: 0.0, B: 0.0}) == {A: 1.0, B: 1.0}
+    assert lease.weights({A: 0.0, B: 20.0, C: 10.0}) == {A: 1.0, B: 2.0, C: 1.0}
+
+
+@pytest.mark.parametrize(("rate", "counts"), [(1e18, WEIGHT_RATIO), (1.0, 1 / WEIGHT_RATIO)])
+def test_who_lies_about_its_rate_gains_little(rate: float, counts: float) -> None:
+    assert lease.weights({A: rate, B: 1e6, C: 1e6})[A] == counts
+
+
+# --- a peer's lease ---
+
+
+def test_a_lease_lives_as_long_as_bytes_or_chunks_come() -> None:
+    held = Lease(0, 64, 0, 100.0)
+    assert held.alive(100 + QUIET - 0.1)
+    held.told(0, 64, LEAST_PROGRESS, 103.0, CHUNK)
+    assert held.alive(106.0)
+    held.had(106.0)
+    assert held.alive(109.0)
+    assert not held.alive(106 + QUIET)
+
+
+def test_words_without_bytes_keep_no_lease() -> None:
+    held = Lease(0, 64, 0, 100.0)
+    for second in range(5):
+        held.told(0, 64, second * 1000, 100.0 + second, CHUNK)
+    assert not held.alive(104.0)
+
+
+def test_bytes_that_never_become_chunks_keep_it_for_a_while_only() -> None:
+    held = Lease(0, 64, 0, 0.0)
+    lasted = 0
+    while held.alive(lasted):
+        lasted += 1
+        held.told(0, 64, lasted * LEAST_PROGRESS, lasted, 8 * LEAST_PROGRESS)
+    assert lasted == 8 + QUIET
+
+
+def test_a_lease_that_was_begun_anew_counts_its_bytes_anew() -> None:
+    held = Lease(0, 64, 10 * CHUNK, 100.0)
+    held.told(32, 64, 0, 101.0, CHUNK)
+    held.told(32, 64, LEAST_PROGRESS, 103.0, CHUNK)
+    assert held.alive(106.0)
+
+
+# --- sharing what is left ---
+
+
+def test_of_two_alike_each_takes_half() -> None:
+    assert lease.split(range(20, 40), CHUNK, 1e6, 1e6) == 30
+
+
+def test_the_faster_takes_more() -> None:
+    assert lease.split(range(40), CHUNK, 1e6, 3e6) == 10
+    assert lease.split(range(40), CHUNK, 3e6, 1e6) == 30
+
+
+def test_unknown_rates_count_as_equal() -> None:
+    assert lease.split(range(40), CHUNK, 0, 3e6) == 20
+
+
+def test_the_holder_keeps_what_it_has_begun_with() -> None:
+    assert lease.split(range(5), CHUNK, 1e3, 1e9) == 2
+
+
+def test_what_ends_soon_or_is_small_is_not_shared() -> None:
+    assert lease.split(range(20), CHUNK, 100e6, 1e6) is None
+    assert lease.split(range(7), 256 * 1024, 0, 0) is None
+    assert lease.split(range(SPLIT_CHUNKS - 1), 4 * CHUNK, 1e3, 1e3) is None

@@ -42,7 +42,7 @@ def ranked(*names: str) -> list[str]:
     """The leader of the reference first, then who comes after it."""
     left, order = list(names), []
     while left:
-        first = lease.holder(lease.reference_lease(*KEY), [peer(name) for name in left])
+        first = lease.holder(lease.reference_lease(*KEY), {peer(name): 1.0 for name in left})
         order.append(next(name for name in left if peer(name) == first))
         left.remove(order[-1])
     return order
