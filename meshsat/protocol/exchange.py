@@ -11,7 +11,7 @@ from meshsat.oci.digest import Digest
 from meshsat.protocol import effects, events, scheduler, wire
 from meshsat.protocol.asking import Asking
 from meshsat.protocol.events import Fault, Priority
-from meshsat.protocol.runs import HELP_AFTER, PERMANENT, Runs, mismatch_backoff
+from meshsat.protocol.runs import PERMANENT, Runs, mismatch_backoff
 from meshsat.protocol.serving import Serving
 from meshsat.protocol.session import HOLDS_LIMIT, WANTS_LIMIT, Session
 from meshsat.protocol.state import State, Wanted
@@ -124,7 +124,7 @@ class Exchange:
         if transfer.local or transfer.publishing:
             return
         demanded = self._state.demanded(transfer.blob, transfer.size)
-        if demanded and (transfer.have or self._may_help(transfer.blob, transfer.size, now)):
+        if demanded and (transfer.have or self._runs.may_help(transfer.blob, transfer.size, now)):
             return
         self._end(transfer)
         self._asking.seek_all(now)
@@ -144,8 +144,7 @@ class Exchange:
         self._serving.tell_held(session)
         for transfer in self._state.transfers.values():
             self._state.send(session.peer, self._want_frame(transfer))
-        self._uplinks.greet(session)
-        self._runs.tell_all(session)
+        self._runs.greet(session)
         self.uplinks_changed(now)
 
     def closed(self, session: Session, now: float) -> None:
@@ -168,20 +167,6 @@ class Exchange:
         """Leases may be in other hands: ours among them."""
         self._serve_wants(now)
         self._asking.seek_all(now)
-
-    def uplink_told(self, session: Session, frame: wire.Uplink, now: float) -> None:
-        came = frame.up and not session.uplink
-        self._uplinks.heard(session, frame, now)
-        if came:
-            self._runs.tell_all(session)
-        self.uplinks_changed(now)
-
-    def leased(self, session: Session, frame: wire.Lease, now: float) -> None:
-        """A peer's uplink is bringing something, or no longer is."""
-        self._runs.leased(session, frame, now)
-        transfer = self._state.transfers.get(frame.blob)
-        if transfer is not None:
-            self._asking.seek(transfer, now)
 
     # --- what peers tell ---
 
@@ -266,14 +251,9 @@ class Exchange:
             return
         if sum(not transfer.local for transfer in self._state.transfers.values()) >= HELP_LIMIT:
             return
-        if self._may_help(blob, size, now):
+        if self._runs.may_help(blob, size, now):
             transfer = self._transfer(blob, size, wanted.sources, now)
             self._tell_want(transfer, now)
-
-    def _may_help(self, blob: Digest, size: int, now: float) -> bool:
-        """The longer peers want it, the further down in rank our uplink may be to take part."""
-        wanted = self._state.wanted[blob, size]
-        return self._runs.may_help(blob, size, late=int((now - wanted.since) / HELP_AFTER))
 
     def unwant(self, session: Session, frame: wire.Unwant, now: float) -> None:
         self._drop_wanter(session, frame.blob)
@@ -463,14 +443,6 @@ class Exchange:
             elif transfer.local:
                 self._state.emit(effects.TellFailed(event.blob, Fault.STORAGE, event.message))
             self._give_up(transfer, now + PERMANENT)
-
-    def uplink_probed(self, event: events.UplinkProbed, now: float) -> None:
-        self._uplinks.probed(now, up=event.up)
-        if event.up:
-            self.uplinks_changed(now)
-
-    def uplink_progressed(self, event: events.UplinkProgressed, now: float) -> None:
-        self._runs.progressed(event, now)
 
     def uplink_ended(self, event: events.UplinkEnded, now: float) -> None:
         transfer = self._state.transfers.get(event.blob)

@@ -73,8 +73,8 @@ class Machine:
         """Our own control and bulk addresses, as peers are told."""
         self._uplinks = Uplinks(self._state, enabled=settings.uplink, up=settings.uplink_up)
         self._serving = Serving(self._state)
-        runs = Runs(self._state, self._uplinks)
-        self._exchange = Exchange(self._state, self._serving, self._uplinks, runs)
+        self._runs = Runs(self._state, self._uplinks)
+        self._exchange = Exchange(self._state, self._serving, self._uplinks, self._runs)
         self._membership = Membership(self._state, rng, max_sessions=settings.max_sessions)
         self._resolver = Resolver(
             self._state, self._uplinks, self.records, lambda now: now + settings.unix_offset
@@ -197,11 +197,12 @@ class Machine:
             case events.RecipeLoaded():
                 self._serving.recipe_known(event.blob, event.chunks)
             case events.UplinkProgressed():
-                exchange.uplink_progressed(event, now)
+                self._runs.progressed(event, now)
             case events.UplinkEnded():
                 exchange.uplink_ended(event, now)
             case events.UplinkProbed():
-                exchange.uplink_probed(event, now)
+                self._uplinks.probed(now, up=event.up)
+                exchange.uplinks_changed(now)
             case events.ReferenceWanted():
                 self._resolver.wanted(event, now)
             case events.UpstreamAnswered():
@@ -224,7 +225,7 @@ class Machine:
             self._exchange.closed(session, now)
             self._resolver.closed(session, now)
 
-    def _frame(self, peer: PeerId, frame: wire.Frame, now: float) -> None:
+    def _frame(self, peer: PeerId, frame: wire.Frame, now: float) -> None:  # noqa: PLR0915 - the table of frames
         session = self._state.sessions.get(peer)
         if session is None or session.expelled:
             return
@@ -254,9 +255,11 @@ class Machine:
             case wire.Peers():
                 self._peers(frame, now)
             case wire.Uplink():
-                exchange.uplink_told(session, frame, now)
+                self._runs.heard(session, frame, now)
+                exchange.uplinks_changed(now)
             case wire.Lease():
-                exchange.leased(session, frame, now)
+                if self._runs.leased(session, frame, now):
+                    exchange.uplinks_changed(now)
             case wire.Holds():
                 exchange.holds(session, frame, now)
             case wire.Drops():

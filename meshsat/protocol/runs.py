@@ -164,9 +164,10 @@ class Runs:
                 best, longest = Run(first, left[-1] + 1), takes
         return best
 
-    def may_help(self, blob: Digest, size: int, *, late: int) -> bool:
+    def may_help(self, blob: Digest, size: int, now: float) -> bool:
         """Whether our uplink should have a part in a blob that peers want. A small one is for the first in
-        rank, and for as many others as it is `late`, to see that it comes."""
+        rank, and for one more of those behind it each time that it is late."""
+        late = int((now - self._state.wanted[blob, size].since) / HELP_AFTER)
         places = LEASES_LIMIT if size >= HELP_BYTES else min(1 + late, LEASES_LIMIT)
         return self._uplinks.in_rank(blob, places) or self._uplinks.leads_any(blob, size)
 
@@ -287,23 +288,37 @@ class Runs:
         for peer in self._uplinked():
             self._state.send(peer, wire.Lease(blob, run.next, run.stop, run.bytes))
 
-    def tell_all(self, session: Session) -> None:
+    def greet(self, session: Session) -> None:
+        """What `Hello` does not say."""
+        self._uplinks.greet(session)
+        self._tell_all(session)
+
+    def heard(self, session: Session, frame: wire.Uplink, now: float) -> None:
+        came = frame.up and not session.uplink
+        self._uplinks.heard(session, frame, now)
+        if came:
+            self._tell_all(session)
+
+    def _tell_all(self, session: Session) -> None:
         """All that our uplink is bringing, to a peer whose uplink came."""
         for transfer in self._state.transfers.values():
             run = transfer.run
             if run is not None and session.uplink:
                 self._state.send(session.peer, wire.Lease(transfer.blob, run.next, run.stop, run.bytes))
 
-    def leased(self, session: Session, frame: wire.Lease, now: float) -> None:
+    def leased(self, session: Session, frame: wire.Lease, now: float) -> bool:
         """A peer's uplink brings these chunks. Of two runs that meet, the one behind ends where the other
-        began; of two that began at one place, the one that is first in rank stays."""
+        began; of two that began at one place, the one that is first in rank stays. True: there may be
+        something for us to do now."""
         self._uplinks.leased(session, frame, now)
         transfer = self._state.transfers.get(frame.blob)
         run = transfer.run if transfer is not None else None
-        if transfer is None or run is None or session.peer not in self._uplinks.leases(frame.blob, now):
-            return
+        if transfer is None or run is None:
+            return True
+        if session.peer not in self._uplinks.leases(frame.blob, now):
+            return False
         if frame.stop <= run.next or frame.first >= run.stop:
-            return
+            return False
         if frame.first > run.next + NEAR:
             run.stop, run.trimmed = frame.first, True
             self._state.emit(effects.TrimUplink(transfer.blob, run.stop))
@@ -312,6 +327,7 @@ class Runs:
             name = lease.segment_lease(str(frame.blob), frame.first)
             if lease.holder(name, {session.peer: 1.0, self._state.me: 1.0}) == session.peer:
                 self.stop(transfer)
+        return transfer.run is None
 
     def tick(self, now: float) -> None:
         """Say what goes on, and leave what does not to others."""

@@ -1,5 +1,5 @@
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -337,7 +337,7 @@ def test_a_want_of_a_tebibyte_costs_little(monkeypatch: pytest.MonkeyPatch) -> N
     calls: list[str] = []
     holder = lease.holder
 
-    def counted(name: str, candidates: Iterable[PeerId]) -> PeerId | None:
+    def counted(name: str, candidates: Mapping[PeerId, float]) -> PeerId | None:
         calls.append(name)
         return holder(name, candidates)
 
