@@ -57,6 +57,9 @@ class UplinkSection(Section):
     manifest_limit: Bytes = 4 * 1024 * 1024
     connections: Annotated[int, Field(ge=1, le=256)] = 16
     """The most blob requests at a time to the registries that share a CA; more wait their turn."""
+    range_connections: Annotated[int, Field(ge=1, le=64)] = 8
+    """The most connections at a time for the ranges of blobs, where more bring more; 1: never more than one
+    a blob."""
     backoff: Seconds = 0.25
     """Before the second try; doubled for each further one, up to `backoff_limit`, and jittered."""
     backoff_limit: Seconds = 10.0

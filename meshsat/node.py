@@ -107,7 +107,9 @@ class Node:
         self._planes = self._make_planes(config.mesh)
         tls, libp2p = self._planes
         gate = UpstreamGate(uplink, store, identity.key, time.time) if uplink is not None else None
-        self._driver = Driver(self._machine, store, gate, [tls, libp2p], metrics)
+        self._driver = Driver(
+            self._machine, store, gate, [tls, libp2p], metrics, config.uplink.range_connections
+        )
         if gate is not None:
             gate.on_stored = self._driver.stored
         self._keeper = RecordKeeper(store)

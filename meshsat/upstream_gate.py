@@ -44,6 +44,9 @@ class UpstreamGate:
     async def manifest(self, registry: str, repository: str, reference: str) -> Manifest:
         return await self._uplink.manifest(registry, repository, reference)
 
+    def ignores_ranges(self, registry: str) -> bool:
+        return self._uplink.ignores_ranges(registry)
+
     def blob(
         self, registry: str, repository: str, digest: Digest, start: int, stop: int, size: int
     ) -> BlobStream:

@@ -12,16 +12,15 @@ import trio
 
 from meshsat.chunking.cut import FIXED_1, Cut
 from meshsat.errors import (
-    DeniedError,
     DigestMismatchError,
     MeshsatError,
     NotFoundError,
     StorageError,
-    UnavailableError,
 )
 from meshsat.mesh.demand import Demand, Question
+from meshsat.mesh.fetching import Fetching
 from meshsat.mesh.link import Link
-from meshsat.mesh.sources import Announcer, BlobStore, OpenBlob, UplinkPort, fault_of
+from meshsat.mesh.sources import Announcer, BlobStore, OpenBlob, UplinkPort
 from meshsat.mesh.transport import DialError, ServeStatus, Stream, Transport
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
@@ -47,7 +46,9 @@ class Driver:
         uplink: UplinkPort | None,
         transports: Sequence[Transport],
         metrics: Metrics,
+        uplink_connections: int = 1,
     ) -> None:
+        """`uplink_connections`: the most at once for the ranges of blobs."""
         self.machine = machine
         self.links: dict[PeerId, Link] = {}
         self.demands: dict[Digest, list[Demand]] = {}
@@ -59,14 +60,13 @@ class Driver:
         """Called with what an upstream said a reference means, however it came."""
         self.on_published: Callable[[Digest], None] = lambda _blob: None
         self._store = store
-        self._uplink = uplink
         self._transports = transports
         self._metrics = metrics
         self._partials: dict[Digest, OpenBlob] = {}
         self._opening: dict[Digest, trio.Lock] = {}
-        self._runs: dict[Digest, trio.CancelScope] = {}
         self._forgetting: dict[Digest, list[trio.Event]] = {}
         self._publishing: dict[Digest, trio.Event] = {}
+        self.fetching = Fetching(uplink, self._partials, self.feed, self._moved, uplink_connections)
         self._nursery: trio.Nursery | None = None
         self._feeding = False
         self._backlog: list[Event] = []
@@ -127,14 +127,13 @@ class Driver:
             case effects.CloseTransfer():
                 self._start(self._close, effect.blob)
             case effects.FetchUplink():
-                scope = self._runs[effect.blob] = trio.CancelScope()
-                self._start(self._fetch, effect, scope)
+                self._start(self.fetching.run, self.fetching.prepare(effect))
+            case effects.TrimUplink():
+                self.fetching.trim(effect)
             case effects.CancelUplink():
-                run = self._runs.pop(effect.blob, None)
-                if run is not None:
-                    run.cancel()
+                self.fetching.cancel(effect.blob)
             case effects.ProbeUplink():
-                self._start(self._probe)
+                self._start(self.fetching.probe)
             case effects.Publish():
                 self._start(self._publish, effect.blob)
             case effects.ForgetChunks():
@@ -142,7 +141,7 @@ class Driver:
             case effects.LoadRecipe():
                 self._start(self._load_recipe, effect.blob)
             case effects.ResolveUpstream():
-                self._start(self._resolve, effect)
+                self._start(self.fetching.resolve, effect)
             case effects.TellResolved():
                 key = (effect.registry, effect.repository, effect.reference)
                 if effect.record is not None:
@@ -413,87 +412,3 @@ class Driver:
     def _moved(self, blob: Digest) -> None:
         for demand in self.demands.get(blob, []):
             demand.move()
-
-    # --- the uplink ---
-
-    async def _fetch(self, run: effects.FetchUplink, scope: trio.CancelScope) -> None:
-        fault: MeshsatError | None = UnavailableError("no upstream is known to have it")
-        with scope:
-            for source in run.sources:
-                try:
-                    await self._fetch_from(run, source)
-                except MeshsatError as failed:
-                    fault = failed
-                    if isinstance(failed, NotFoundError | DeniedError):
-                        continue  # another source may have it
-                else:
-                    fault = None
-                break
-        if scope.cancel_called or self._runs.get(run.blob) is not scope:
-            return
-        del self._runs[run.blob]
-        if fault is None:
-            self.feed(events.UplinkEnded(run.blob, None))
-            return
-        log.warning("uplink fetch failed", blob=str(run.blob), problem=str(fault))
-        retry_after = getattr(fault, "retry_after", None)
-        self.feed(events.UplinkEnded(run.blob, fault_of(fault), str(fault), retry_after))
-
-    async def _fetch_from(self, run: effects.FetchUplink, source: wire.Source) -> None:
-        registry, repository, as_manifest = source
-        uplink, partial = self._uplink, self._partials.get(run.blob)
-        if uplink is None or partial is None:
-            raise UnavailableError("this node has no uplink")
-        if as_manifest:
-            manifest = await uplink.manifest(registry, repository, str(run.blob))
-            if len(manifest.raw) != run.size:
-                raise DigestMismatchError(f"{run.blob} has {len(manifest.raw)} bytes, not {run.size}")
-            for index in range(run.start, run.stop):
-                offset, length = partial.cut.span(index)
-                await self._keep(partial, index, bytearray(manifest.raw[offset : offset + length]))
-            return
-        start, _ = partial.cut.span(run.start)
-        last, length = partial.cut.span(run.stop - 1)
-        index, filled = run.start, 0
-        chunk = bytearray(partial.cut.span(index)[1])
-        async with uplink.blob(registry, repository, run.blob, start, last + length, run.size) as pieces:
-            async for piece in pieces:
-                view = memoryview(piece)
-                while view:
-                    taken = min(len(view), len(chunk) - filled)
-                    chunk[filled : filled + taken] = view[:taken]
-                    view = view[taken:]
-                    filled += taken
-                    if filled == len(chunk):
-                        await self._keep(partial, index, chunk)
-                        index, filled = index + 1, 0
-                        if index == run.stop:
-                            return
-                        chunk = bytearray(partial.cut.span(index)[1])
-        raise UnavailableError(f"{registry}/{repository} ended {run.blob} early")
-
-    async def _keep(self, partial: OpenBlob, index: int, chunk: bytearray) -> None:
-        digest = await partial.write(index, chunk)
-        self.feed(events.ChunkStored(partial.digest, index, digest, None))
-        self._moved(partial.digest)
-
-    async def _probe(self) -> None:
-        up = self._uplink is not None
-        if self._uplink is not None:
-            try:
-                await self._uplink.probe()
-            except UnavailableError as failed:
-                log.debug("the uplink does not work", problem=str(failed))
-                up = False
-        self.feed(events.UplinkProbed(up))
-
-    async def _resolve(self, effect: effects.ResolveUpstream) -> None:
-        key = (effect.registry, effect.repository, effect.reference)
-        try:
-            if self._uplink is None:
-                raise UnavailableError("this node has no uplink")
-            record = await self._uplink.resolve(*key)
-        except MeshsatError as failed:
-            self.feed(events.UpstreamAnswered(*key, None, fault_of(failed), str(failed)))
-        else:
-            self.feed(events.UpstreamAnswered(*key, record))

@@ -73,6 +73,10 @@ class UplinkPort(Protocol):
 
     async def manifest(self, registry: str, repository: str, reference: str) -> Manifest: ...
 
+    def ignores_ranges(self, registry: str) -> bool:
+        """Whether it answers a range with the whole, so that several connections would pay several times."""
+        ...
+
     def blob(
         self, registry: str, repository: str, digest: Digest, start: int, stop: int, size: int
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]: ...

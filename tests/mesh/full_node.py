@@ -51,7 +51,7 @@ class FullNode:
             node.uplink = CountingUplink(site.upstream, node, RATE)
             gate = UpstreamGate(cast("RealUplink", node.uplink), store, node.identity.key, unix)
             gate.on_stored = node.driver.stored
-            node.driver._uplink = cast("UplinkPort", gate)
+            node.driver.fetching.uplink = cast("UplinkPort", gate)
         settings: dict[str, Any] = {"upstream": None, "tag_ttl": 60.0, "resolve_timeout": 5.0, **options}
         self.fetcher = Fetcher(store, node.mesh, unix, **settings)
 

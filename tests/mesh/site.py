@@ -103,6 +103,9 @@ class Uplink:
             raise NotFoundError(f"{registry} has no {repository}:{reference}")
         return parse_manifest_untrusted(raw)
 
+    def ignores_ranges(self, registry: str) -> bool:
+        return False
+
     @asynccontextmanager
     async def blob(
         self, registry: str, repository: str, digest: Digest, start: int, stop: int, size: int

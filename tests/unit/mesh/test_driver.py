@@ -108,6 +108,9 @@ class Upstream:
             raise self.faults[repository]
         return parse_manifest_untrusted(self.data)
 
+    def ignores_ranges(self, registry: str) -> bool:
+        return False
+
     @asynccontextmanager
     async def blob(
         self, registry: str, repository: str, digest: Digest, start: int, stop: int, size: int
