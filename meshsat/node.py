@@ -20,8 +20,6 @@ from meshsat.fetch import Fetcher
 from meshsat.http.asgi import App
 from meshsat.http.server import Bind, TcpBind, UnixBind, serve_app
 from meshsat.mesh import identity as identities
-from meshsat.mesh.anti_entropy import PROTOCOL as GOSSIP
-from meshsat.mesh.anti_entropy import AntiEntropy
 from meshsat.mesh.discovery import Announcement, Discovery, MdnsDiscovery
 from meshsat.mesh.driver import Driver
 from meshsat.mesh.enrol import Enroller
@@ -114,16 +112,7 @@ class Node:
             gate.on_stored = self._driver.stored
         self._keeper = RecordKeeper(store)
         self._driver.on_record = self._keeper.keep
-        gossip = AntiEntropy(
-            self._machine,
-            libp2p,
-            time.time,
-            self._keeper.keep_all,
-            ledger,
-            _chance(),
-            config.mesh.gossip_interval,
-        )
-        self._mesh = Mesh(self._machine, self._driver, self._planes, self._discoveries, gossip)
+        self._mesh = Mesh(self._machine, self._driver, self._planes, self._discoveries, ledger)
         self._fetcher = Fetcher(
             store,
             self._mesh,
@@ -144,6 +133,7 @@ class Node:
             keepalive=config.mesh.keepalive,
             silence_limit=config.mesh.silence_limit,
             max_sessions=config.mesh.max_peers,
+            gossip_interval=config.mesh.gossip_interval,
         )
         seed = os.urandom(16)
         if trace is None:
@@ -157,7 +147,7 @@ class Node:
             TlsTransport(self._identity, (SWAP,), self.metrics, listen=mesh.listen, port=mesh.bulk_port),
             Libp2pTransport(
                 self._identity,
-                (SWAP, GOSSIP),
+                (SWAP,),
                 self.metrics,
                 listen=mesh.listen,
                 port=mesh.control_port,

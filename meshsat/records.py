@@ -41,11 +41,6 @@ class RecordKeeper:
                 "a record is not kept over a restart: the disk is too slow", reference=record.reference
             )
 
-    async def keep_all(self, records: list[ImageRecord]) -> None:
-        for record in records:
-            self.keep(record)
-        await trio.lowlevel.checkpoint()
-
     async def run(self) -> None:
         """Run until cancelled."""
         async for record in self._take:

@@ -11,6 +11,9 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=wire.TEXT_LIMI
 SHORT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 DIGEST = st.builds(Digest.of, st.binary(max_size=3), st.sampled_from(ALGORITHMS))
 CHUNK_DIGEST = st.binary(min_size=32, max_size=32)
+SHELF = st.integers(0, 2)
+PART = st.text("0123456789abcdef", max_size=16)
+LEAVES = st.lists(st.binary(min_size=16, max_size=16), max_size=4).map(b"".join)
 ADDRESSES = st.lists(SHORT, max_size=16).map(tuple)
 
 
@@ -22,7 +25,7 @@ KINDS: dict[type[wire.Frame], st.SearchStrategy[wire.Frame]] = {
     wire.Hello: st.builds(wire.Hello, TEXT, st.booleans(), ADDRESSES, ADDRESSES),
     wire.Ping: st.builds(wire.Ping, TOKEN),
     wire.Pong: st.builds(wire.Pong, TOKEN),
-    wire.Peers: st.builds(wire.Peers, several(st.tuples(SHORT, ADDRESSES, ADDRESSES), 64)),
+    wire.Peers: st.builds(wire.Peers, DIGEST, several(st.tuples(SHORT, ADDRESSES, ADDRESSES), 64)),
     wire.Uplink: st.builds(wire.Uplink, st.booleans()),
     wire.Holds: st.builds(wire.Holds, several(st.tuples(DIGEST, NUMBER))),
     wire.Drops: st.builds(wire.Drops, several(DIGEST)),
@@ -49,5 +52,11 @@ KINDS: dict[type[wire.Frame], st.SearchStrategy[wire.Frame]] = {
     wire.Resolved: st.builds(
         wire.Resolved, SHORT, SHORT, SHORT, st.binary(max_size=300), TOKEN, st.text(max_size=9)
     ),
+    wire.News: st.builds(
+        wire.News, several(st.tuples(st.integers(0, 3), st.binary(max_size=300))), st.booleans()
+    ),
+    wire.Compare: st.builds(wire.Compare, several(st.tuples(SHELF, PART, TOKEN))),
+    wire.Summary: st.builds(wire.Summary, several(st.tuples(SHELF, PART, LEAVES)), st.booleans()),
+    wire.Find: st.builds(wire.Find, DIGEST, NUMBER),
 }
 FRAME: st.SearchStrategy[wire.Frame] = st.one_of(*KINDS.values())

@@ -20,7 +20,7 @@ from meshsat.errors import (
 from meshsat.mesh.demand import Demand, Question
 from meshsat.mesh.fetching import Fetching
 from meshsat.mesh.link import Link
-from meshsat.mesh.sources import Announcer, BlobStore, OpenBlob, UplinkPort
+from meshsat.mesh.sources import BlobStore, OpenBlob, UplinkPort
 from meshsat.mesh.transport import DialError, ServeStatus, Stream, Transport
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
@@ -28,6 +28,7 @@ from meshsat.protocol import effects, events, wire
 from meshsat.protocol.events import Event
 from meshsat.protocol.gossip import ImageRecord
 from meshsat.protocol.machine import Machine
+from meshsat.protocol.token_use import TokenUse
 from meshsat.trust.keys import PeerId
 
 log = structlog.get_logger(__name__)
@@ -53,11 +54,10 @@ class Driver:
         self.links: dict[PeerId, Link] = {}
         self.demands: dict[Digest, list[Demand]] = {}
         self.questions: dict[tuple[str, str, str], list[Question]] = {}
-        self.announcer: Announcer | None = None
-        self.on_session: Callable[[PeerId], None] = lambda _peer: None
-        """Called when a session that we dialled stands and was greeted."""
         self.on_record: Callable[[ImageRecord], None] = lambda _record: None
         """Called with what an upstream said a reference means, however it came."""
+        self.on_use: Callable[[TokenUse], None] = lambda _use: None
+        """Called with the use of a join token that another node counted."""
         self.on_published: Callable[[Digest], None] = lambda _blob: None
         self._store = store
         self._transports = transports
@@ -151,10 +151,10 @@ class Driver:
             case effects.TellFailed():
                 for demand in self.demands.get(effect.blob, []):
                     demand.failed(effect.fault, effect.message)
-            case effects.Announce():
+            case effects.TellRecord():
                 self.on_record(effect.record)
-                if self.announcer is not None:
-                    self.announcer.announce(effect.record)
+            case effects.CountUse():
+                self.on_use(effect.use)
 
     def _start(self, task: Callable[..., object], *args: object) -> None:
         if self._nursery is not None:
@@ -236,11 +236,8 @@ class Driver:
     def frame_received(self, link: Link, frame: wire.Frame) -> None:
         if self.links.get(link.peer) is link:
             self.feed(events.FrameReceived(link.peer, frame))
-            if isinstance(frame, wire.Hello):
-                if link.dialled:  # one of the two is enough to compare
-                    self.on_session(link.peer)
-                if link.dialled and link.plane == "libp2p" and frame.bulk:
-                    self._start(self._upgrade, link.peer, frame.bulk)
+            if isinstance(frame, wire.Hello) and link.dialled and link.plane == "libp2p" and frame.bulk:
+                self._start(self._upgrade, link.peer, frame.bulk)
 
     def payload_progressed(self, link: Link) -> None:
         self.feed(events.PayloadProgressed(link.peer))

@@ -7,18 +7,18 @@ import structlog
 import trio
 
 from meshsat.errors import DeniedError, MeshsatError, NotFoundError, UnavailableError
-from meshsat.mesh.anti_entropy import PROTOCOL as GOSSIP
-from meshsat.mesh.anti_entropy import AntiEntropy
 from meshsat.mesh.demand import Demand, Question, Signal
 from meshsat.mesh.discovery import Discovery, Sighting
 from meshsat.mesh.driver import Driver
 from meshsat.mesh.sources import OpenBlob
+from meshsat.mesh.token_ledger import TokenLedger
 from meshsat.mesh.transport import ServeStatus, Stream, Transport
 from meshsat.oci.digest import Digest
 from meshsat.protocol import events
 from meshsat.protocol.events import Fault, Priority
 from meshsat.protocol.gossip import ImageRecord
 from meshsat.protocol.machine import Machine
+from meshsat.protocol.token_use import TokenUse
 from meshsat.protocol.wire import Source
 
 log = structlog.get_logger(__name__)
@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 
 class Mesh:
     """Owns the driver, the planes and discovery. `planes`: the transports, the preferred for bulk first.
+    `ledger`: whose uses of join tokens travel along with gossip.
 
     `discoveries` is called when the planes listen, and their ports can be announced.
     """
@@ -36,16 +37,14 @@ class Mesh:
         driver: Driver,
         planes: Sequence[Transport],
         discoveries: Callable[[], Sequence[Discovery]],
-        gossip: AntiEntropy,
+        ledger: TokenLedger | None = None,
     ) -> None:
         self.machine = machine
         self.driver = driver
         self.planes = planes
         self._discoveries = discoveries
-        self._gossip = gossip
+        self._ledger = ledger
         self._readers = 0
-        driver.announcer = gossip
-        driver.on_session = gossip.met
 
     async def run(self, *, task_status: ServeStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled: listen, find peers, swap, gossip."""
@@ -54,7 +53,9 @@ class Mesh:
             for plane in self.planes:
                 await nursery.start(plane.serve, self._handler(plane))
             self._tell_addresses()
-            nursery.start_soon(self._gossip.run)
+            if self._ledger is not None:
+                self.driver.on_use = self._ledger.take
+                nursery.start_soon(self._ledger.run, self._used)
             for discovery in self._discoveries():
                 nursery.start_soon(discovery.run, self._sighted)
             task_status.started()
@@ -66,12 +67,12 @@ class Mesh:
 
     def _handler(self, plane: Transport) -> Callable[[str, Stream], object]:
         async def handle(protocol: str, stream: Stream) -> None:
-            if protocol == GOSSIP:
-                await self._gossip.handle(stream)
-            else:
-                await self.driver.accept(protocol, stream, plane.name)
+            await self.driver.accept(protocol, stream, plane.name)
 
         return handle
+
+    def _used(self, use: TokenUse) -> None:
+        self.driver.feed(events.TokenUsed(use))
 
     def _sighted(self, sighting: Sighting) -> None:
         self.driver.feed(events.PeerSighted(sighting.peer, sighting.control, sighting.bulk))

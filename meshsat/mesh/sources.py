@@ -82,12 +82,6 @@ class UplinkPort(Protocol):
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]: ...
 
 
-class Announcer(Protocol):
-    """Who spreads records by gossip."""
-
-    def announce(self, record: ImageRecord) -> None: ...
-
-
 def fault_of(error: MeshsatError) -> Fault:
     """What an error of the store or the uplink is called between nodes."""
     match error:

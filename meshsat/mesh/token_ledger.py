@@ -9,56 +9,37 @@ A use is forgotten a day after its token's end.
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 
+import structlog
 import trio
 
 from meshsat.errors import ConfigError, DeniedError, InvalidInputError
 from meshsat.mesh.identity import write_file
-from meshsat.trust.keys import PeerId, parse_peer_id_untrusted
+from meshsat.protocol.token_use import LIMIT, TokenUse, parse_token_use_untrusted
+from meshsat.trust.keys import PeerId
 from meshsat.trust.passes import DAY
-from meshsat.trust.tokens import ID_LENGTH, Token
+from meshsat.trust.tokens import Token
+
+log = structlog.get_logger(__name__)
 
 FILE = "tokens.json"
-LIMIT = 20_000
-"""Uses kept."""
 _FILE_LIMIT = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class TokenUse:
-    token: str
-    """The token's id, in hexadecimal."""
-    joiner: PeerId
-    at: float
-    """Unix seconds, as `expires`, the token's."""
-    expires: float
-
-    @property
-    def key(self) -> tuple[str, PeerId]:
-        return self.token, self.joiner
-
-
-def parse_token_use_untrusted(value: object) -> TokenUse:
-    """A use out of a decoded JSON or CBOR map. Raises `InvalidInputError`."""
-    if not isinstance(value, dict) or set(value) != {"token", "joiner", "at", "expires"}:
-        raise InvalidInputError("a token's use has token, joiner, at and expires")
-    token, at, expires = value["token"], value["at"], value["expires"]
-    if not isinstance(token, str) or len(token) != 2 * ID_LENGTH or not set(token) <= set("0123456789abcdef"):
-        raise InvalidInputError("a token's id is 32 hexadecimal digits")
-    for time in (at, expires):
-        # Not-a-number fails the comparison too.
-        if type(time) not in {int, float} or not 0 <= time < 1 << 40:
-            raise InvalidInputError("a time is a number of Unix seconds")
-    return TokenUse(token, parse_peer_id_untrusted(value["joiner"]), float(at), float(expires))
-
-
 class TokenLedger:
-    """`directory` is the identity's; None keeps the uses in memory only. Raises `ConfigError`."""
+    """`directory` is the identity's; None keeps the uses in memory only. `clock` gives Unix seconds.
 
-    def __init__(self, directory: Path | None) -> None:
+    Raises `ConfigError`.
+    """
+
+    def __init__(self, directory: Path | None, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._tell: Callable[[TokenUse], None] = lambda _use: None
+        self._unsaved = trio.Event()
         self._path = directory / FILE if directory is not None else None
         self._uses: dict[tuple[str, PeerId], TokenUse] = {}
         self._saving = trio.Lock()
@@ -86,6 +67,7 @@ class TokenLedger:
         if len(self._uses) >= LIMIT:
             raise DeniedError("this enroller has too many joins to remember; try another, or wait a day")
         self._uses[use.key] = use
+        self._tell(use)
 
     def merge(self, records: Iterable[TokenUse], now: float) -> int:
         """Take over other enrollers' uses; returns how many were new. `save` is the caller's to call."""
@@ -102,6 +84,24 @@ class TokenLedger:
             if self._path is not None:
                 data = json.dumps({"uses": [asdict(use) for use in self.records()]}, indent=0).encode()
                 await trio.to_thread.run_sync(write_file, self._path, data)
+
+    async def run(self, tell: Callable[[TokenUse], None]) -> None:
+        """Run until cancelled: `tell` the site of all that is counted here, write down what it tells us."""
+        for use in self.records():
+            tell(use)
+        self._tell = tell
+        while True:
+            await self._unsaved.wait()
+            self._unsaved = trio.Event()
+            try:
+                await self.save()
+            except ConfigError as full:
+                log.warning("uses of join tokens are not kept over a restart", problem=str(full))
+
+    def take(self, use: TokenUse) -> None:
+        """Another enroller's use; it is written down soon."""
+        if self.merge((use,), self._clock()):
+            self._unsaved.set()
 
     def _forget_old(self, now: float) -> None:
         for key, use in list(self._uses.items()):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from meshsat.oci.digest import Digest
 from meshsat.protocol.events import Fault
 from meshsat.protocol.gossip import ImageRecord
+from meshsat.protocol.token_use import TokenUse
 from meshsat.protocol.wire import Frame, Source
 from meshsat.trust.keys import PeerId
 
@@ -82,10 +83,17 @@ class ResolveUpstream:
 
 
 @dataclass(frozen=True, slots=True)
-class Announce:
-    """Gossip a record that is news."""
+class TellRecord:
+    """A record of what a tag means is news to us."""
 
     record: ImageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class CountUse:
+    """A join token was used elsewhere."""
+
+    use: TokenUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +164,8 @@ Effect = (
     | CancelUplink
     | ProbeUplink
     | ResolveUpstream
-    | Announce
+    | TellRecord
+    | CountUse
     | TellResolved
     | Publish
     | ForgetChunks

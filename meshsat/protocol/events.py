@@ -5,6 +5,7 @@ from enum import IntEnum
 
 from meshsat.oci.digest import Digest
 from meshsat.protocol.gossip import ImageRecord
+from meshsat.protocol.token_use import TokenUse
 from meshsat.protocol.wire import Frame, Source
 from meshsat.trust.keys import PeerId
 
@@ -82,6 +83,13 @@ class ChunkSent:
     blob: Digest
     index: int
     failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsed:
+    """This node counted the use of a join token, or knows of it from before."""
+
+    use: TokenUse
 
 
 # --- content ---
@@ -243,6 +251,7 @@ Event = (
     | FrameReceived
     | PayloadProgressed
     | ChunkSent
+    | TokenUsed
     | BlobWanted
     | TransferOpened
     | BlobUnwanted

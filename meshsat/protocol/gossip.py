@@ -1,12 +1,12 @@
-"""The records that spread by gossip, and the set of them that every node keeps the same.
+"""What tags mean: the records that spread by gossip, and the set of them that every node keeps the same.
 
 A record says what a tag meant when an upstream was last asked. It is sealed by its author, so it may come
 from anybody. Of two records for one tag the younger wins, then the larger digest, then the larger bytes: an
-order that every node computes alike, whatever came first. Exchange is by summary: tell what you
-have, get what you lack.
+order that every node computes alike, whatever came first. How records travel is `spread`'s matter.
 """
 
-from collections.abc import Iterable, Iterator
+import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cbor2
@@ -15,6 +15,7 @@ from meshsat.cbor import decode_cbor_untrusted
 from meshsat.errors import InvalidInputError
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import parse_repository_untrusted, parse_tag_untrusted
+from meshsat.protocol.sums import Sums, leaf_key, leaf_version
 from meshsat.trust import envelope
 from meshsat.trust.keys import PeerId, Signer, Verify, verify
 
@@ -121,7 +122,11 @@ class RecordSet:
 
     def __init__(self, limit: int = 65536) -> None:
         self._limit = limit
+        self.sums = Sums()
         self._records: dict[Key, ImageRecord] = {}
+        self._keys: dict[bytes, Key] = {}
+        self._oldest: list[tuple[tuple[float, str, bytes], Key]] = []
+        """A heap of versions, with some of records that younger ones replaced since."""
 
     def __len__(self) -> int:
         return len(self._records)
@@ -137,21 +142,26 @@ class RecordSet:
         known = self._records.get(record.key)
         if known is not None and known.version >= record.version:
             return False
+        key = leaf_key(*record.key)
         self._records[record.key] = record
-        if len(self._records) > self._limit:
-            oldest = min(self._records.values(), key=lambda one: (one.version, one.key))
-            del self._records[oldest.key]
-            return oldest.key != record.key
-        return True
+        self._keys[key] = record.key
+        self.sums.put(key, leaf_version(record.sealed))
+        heapq.heappush(self._oldest, (record.version, record.key))
+        if len(self._oldest) > 2 * len(self._records) + 64:
+            self._oldest = [(one.version, one.key) for one in self._records.values()]
+            heapq.heapify(self._oldest)
+        return len(self._records) <= self._limit or self._forget_oldest() != record.key
 
-    def summary(self) -> dict[Key, float]:
-        """What another side needs to find what it can tell us: the age of each record."""
-        return {key: record.resolved_at for key, record in self._records.items()}
+    def _forget_oldest(self) -> Key:
+        while True:
+            version, key = heapq.heappop(self._oldest)
+            if key in self._records and self._records[key].version == version:
+                leaf = leaf_key(*key)
+                del self._records[key], self._keys[leaf]
+                self.sums.drop(leaf)
+                return key
 
-    def news_for(self, summary: dict[Key, float]) -> Iterable[ImageRecord]:
-        """The records that whoever sent this summary lacks, or has an older one of."""
-        return [
-            record
-            for key, record in self._records.items()
-            if key not in summary or summary[key] < record.resolved_at
-        ]
+    def item(self, key: bytes) -> bytes | None:
+        """The record of that leaf (`sums`), as it travels."""
+        found = self._keys.get(key)
+        return None if found is None else self._records[found].sealed

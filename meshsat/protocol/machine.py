@@ -8,38 +8,40 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from meshsat.errors import InvalidInputError
 from meshsat.oci.digest import Digest
 from meshsat.protocol import effects, events, wire
 from meshsat.protocol.effects import Effect
 from meshsat.protocol.exchange import ENTRIES_COST, Exchange
 from meshsat.protocol.gossip import ImageRecord, RecordSet
+from meshsat.protocol.members import Roster
 from meshsat.protocol.membership import Membership
 from meshsat.protocol.resolve import Resolver
 from meshsat.protocol.rng import Rng
 from meshsat.protocol.runs import Runs
+from meshsat.protocol.seeking import Seeking
 from meshsat.protocol.serving import Serving
 from meshsat.protocol.session import Session
+from meshsat.protocol.spread import Kind, Spread
 from meshsat.protocol.state import State
 from meshsat.protocol.transfer import Transfer
 from meshsat.protocol.uplinks import Uplinks
-from meshsat.trust.keys import PeerId, Verify, parse_peer_id_untrusted, verify
+from meshsat.trust.keys import PeerId, Verify, verify
 
 BUSY_TICK = 0.1
 """Seconds between two looks at the deadlines while something is on its way."""
 IDLE_TICK = 0.5
 COSTS: dict[type[wire.Frame], int] = {
     wire.Entries: ENTRIES_COST,
-    wire.Peers: 50,
+    wire.Compare: 20,
+    wire.Find: 20,
     wire.Resolve: 20,
+    wire.Summary: 20,
     wire.Uplink: 50,
     wire.Want: 2,
 }
 """Frames that make us work or answer at length, in terms of small ones."""
 SETTLE_MET = 0.75
 """Seconds after the first session in which the others of a site will have met us too."""
-PEERS_TOLD = 64
-"""Members told to a new peer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class Settings:
     max_sessions: int = 256
     settle: float = 3.0
     """Seconds after the start in which peers may still turn up who hold what our uplink would fetch."""
+    gossip_interval: float = 30.0
+    """Seconds between two comparings of all records with a peer."""
 
 
 class Machine:
@@ -75,7 +79,19 @@ class Machine:
         self._serving = Serving(self._state)
         self._runs = Runs(self._state, self._uplinks)
         self._exchange = Exchange(self._state, self._serving, self._uplinks, self._runs)
-        self._membership = Membership(self._state, rng, max_sessions=settings.max_sessions)
+        self.roster = Roster()
+        self._membership = Membership(
+            self._state, rng, self.roster, lambda: self._uplinks.up, max_sessions=settings.max_sessions
+        )
+        self._seeking = Seeking(self._state, self._membership, self._uplinks)
+        self._spread = Spread(
+            self._state,
+            self._membership,
+            self.records,
+            self.roster,
+            lambda now: now + settings.unix_offset,
+            settings.gossip_interval,
+        )
         self._resolver = Resolver(
             self._state, self._uplinks, self.records, lambda now: now + settings.unix_offset
         )
@@ -134,13 +150,13 @@ class Machine:
         return self._exchange.expected(peer, blob, index)
 
     def take_records(self, records: list[ImageRecord]) -> list[ImageRecord]:
-        """Merge records that came by gossip; returns the news among them."""
+        """Merge records that an earlier run left; returns the news among them."""
         return [record for record in records if self.records.merge(record)]
 
     def deadline(self, now: float) -> float:
         """When to call with `TimerExpired`, at the latest."""
         busy = self._state.transfers or self._resolver.busy
-        return max(now, self._last_tick + (BUSY_TICK if busy else IDLE_TICK))
+        return max(now, min(self._last_tick + (BUSY_TICK if busy else IDLE_TICK), self._spread.deadline))
 
     # --- events ---
 
@@ -176,6 +192,8 @@ class Machine:
                 self._membership.sighted(event.peer, event.control, event.bulk, now)
             case events.DialFailed():
                 self._membership.dial_failed(event.peer, now, refused=event.refused)
+            case events.TokenUsed():
+                self._spread.count_uses((event.use,), now)
             case events.BlobWanted():
                 exchange.blob_wanted(event, now)
             case events.BlobUnwanted():
@@ -206,13 +224,17 @@ class Machine:
             case events.ReferenceWanted():
                 self._resolver.wanted(event, now)
             case events.UpstreamAnswered():
+                if event.record is not None:
+                    self._spread.tell(Kind.IMAGE, event.record.sealed, now)
                 self._resolver.upstream_answered(event, now)
 
     def _opened(self, event: events.SessionOpened, now: float) -> None:
         if now < self._state.bans.get(event.peer, 0.0):
             self._effects.append(effects.Disconnect(event.peer, "it misbehaved a short while ago"))
             return
-        session = Session(event.peer, now, last_heard=now, last_ping=now, frame_credit_at=now)
+        session = Session(
+            event.peer, now, dialled=event.dialled, last_heard=now, last_ping=now, frame_credit_at=now
+        )
         self._state.sessions[event.peer] = session
         self._membership.opened(event.peer, now)
         control, bulk = self.addresses
@@ -252,8 +274,8 @@ class Machine:
                 session.rtt = max(0.0, now - session.last_ping)
             case wire.Hello():
                 self._hello(session, frame, now)
-            case wire.Peers():
-                self._peers(frame, now)
+            case wire.News() | wire.Compare() | wire.Summary() | wire.Find() | wire.Peers():
+                self._gossip(session, frame, now)
             case wire.Uplink():
                 self._runs.heard(session, frame, now)
                 exchange.uplinks_changed(now)
@@ -278,32 +300,35 @@ class Machine:
                 self._resolver.asked(session, frame, now)
             case wire.Resolved():
                 self._resolver.resolved(session, frame, now)
+                self._spread.resolved(session, frame, now)
             case _:
                 self._state.expel(session, f"a {type(frame).__name__} frame has no place here")
+
+    def _gossip(self, session: Session, frame: wire.Frame, now: float) -> None:
+        match frame:
+            case wire.News():
+                self._spread.news(session, frame, now)
+            case wire.Compare():
+                self._spread.compare(session, frame)
+            case wire.Summary():
+                self._spread.summary(session, frame)
+            case wire.Find():
+                self._seeking.find(session, frame)
+            case wire.Peers():
+                self._seeking.peers(session, frame, now)
 
     def _hello(self, session: Session, frame: wire.Hello, now: float) -> None:
         if session.greeted:
             self._state.expel(session, "it greets twice")
             return
+        self._spread.present(self.addresses, now, uplink=self._uplinks.up)
         session.greeted = True
         session.name, session.uplink = frame.name, frame.uplink
         session.control, session.bulk = frame.control, frame.bulk
         self._state.settled_at = min(self._state.settled_at, now + SETTLE_MET)
         self._membership.sighted(session.peer, frame.control, frame.bulk, now)
-        others = [one for one in self._state.sessions.values() if one.peer != session.peer and one.bulk]
-        self._state.rng.shuffle(others)
-        told = tuple((one.peer, one.control, one.bulk) for one in others[:PEERS_TOLD])
-        if told:
-            self._state.send(session.peer, wire.Peers(told))
+        self._spread.greeted(session, now)
         self._exchange.greeted(session, now)
-
-    def _peers(self, frame: wire.Peers, now: float) -> None:
-        for text, control, bulk in frame.peers:
-            try:
-                peer = parse_peer_id_untrusted(text)
-            except InvalidInputError:
-                continue
-            self._membership.hearsay(peer, control, bulk, now)
 
     # --- time ---
 
@@ -323,4 +348,8 @@ class Machine:
                 self._state.send(session.peer, wire.Ping(int(now * 1000) % (1 << 32)))
         self._exchange.tick(now)
         self._resolver.tick(now)
-        self._membership.tick(now)
+        for peer in self._membership.tick(now):
+            self._spread.lost(peer, now)
+        self._seeking.tick(now)
+        self._spread.present(self.addresses, now, uplink=self._uplinks.up)
+        self._spread.tick(now)

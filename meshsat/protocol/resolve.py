@@ -144,7 +144,7 @@ class Resolver:
         if event.record is not None:
             self._uplinks.worked()
             self._records.merge(event.record)
-            self._state.emit(effects.Announce(event.record))
+            self._state.emit(effects.TellRecord(event.record))
             self._finish(key, event.record, None, "")
             return
         fault = event.fault or Fault.UNAVAILABLE

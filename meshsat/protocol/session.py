@@ -33,6 +33,8 @@ class Session:
     peer: PeerId
     opened_at: float
     name: str = ""
+    dialled: bool = False
+    """By us."""
     greeted: bool = False
     expelled: bool = False
     """It broke the rules: nothing that it still says counts, and it is asked for nothing."""

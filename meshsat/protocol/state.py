@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from meshsat.oci.digest import Digest
-from meshsat.protocol import effects, wire
+from meshsat.protocol import effects, graph, wire
 from meshsat.protocol.events import Priority
 from meshsat.protocol.rng import Rng
 from meshsat.protocol.session import Session
@@ -33,6 +33,17 @@ class Wanted:
     """Not before this time do we ask upstream for it again."""
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """Who is whose neighbour at a site too large for a full mesh (`graph`)."""
+
+    large: bool = False
+    neighbours: frozenset[PeerId] = frozenset()
+    """Ours, on the rings."""
+    hubs: frozenset[PeerId] = frozenset()
+    """Those who have a session with everybody; we may be one."""
+
+
 @dataclass(slots=True)
 class State:
     me: PeerId
@@ -49,12 +60,24 @@ class State:
     transfers: dict[Digest, Transfer] = field(default_factory=dict)
     wanted: dict[tuple[Digest, int], Wanted] = field(default_factory=dict)
     """By digest and size: a liar's size is another blob."""
+    view: View = field(default_factory=View)
     bans: dict[PeerId, float] = field(default_factory=dict)
     """Until when a peer is not spoken to."""
     _offences: dict[PeerId, int] = field(default_factory=dict)
 
     def send(self, peer: PeerId, frame: wire.Frame) -> None:
         self.emit(effects.Send(peer, frame))
+
+    def far(self, peer: PeerId) -> bool:
+        """Whether our session with this peer is there only because one of us is a hub of a large site: blobs
+        come and go by nearer ones, where there are any."""
+        view = self.view
+        return view.large and peer not in view.neighbours and (peer in view.hubs or self.me in view.hubs)
+
+    def gossip_with(self) -> list[PeerId]:
+        """The few peers to whom news is pushed."""
+        greeted = [peer for peer, session in self.sessions.items() if session.greeted]
+        return graph.ring_neighbours(self.me, greeted, graph.GOSSIP_RINGS)
 
     def expel(self, session: Session, reason: str) -> None:
         """End the session of a peer that broke the rules, and don't speak to it for a while."""

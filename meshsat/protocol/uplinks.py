@@ -85,13 +85,15 @@ class Uplinks:
     # --- who has one ---
 
     def candidates(self) -> list[PeerId]:
-        """The nodes that can fetch from upstream now, as far as we know."""
+        """The nodes that can fetch from upstream now, as far as we know; at a large site, hubs only."""
         found = [
             one.peer
             for one in self._state.sessions.values()
             if one.uplink and one.greeted and not self._passed_over(one.peer)
         ]
-        return [*found, self._state.me] if self.up else found
+        found = [*found, self._state.me] if self.up else found
+        view = self._state.view
+        return [peer for peer in found if peer in view.hubs] if view.large else found
 
     def alone(self) -> bool:
         """Whether nobody else can."""

@@ -16,6 +16,7 @@ import cbor2
 from meshsat.cbor import decode_cbor_untrusted
 from meshsat.errors import InvalidInputError
 from meshsat.oci.digest import Digest
+from meshsat.protocol.sums import DIGITS, KEY
 
 PROTOCOL = "/meshsat/swap/1"
 PREFIX = struct.Struct("!II")
@@ -30,6 +31,14 @@ LIST_LIMIT = 4096
 SECONDS_LIMIT = 1e12
 TEXT_LIMIT = 512
 """Characters of a name or a message."""
+ITEM_LIMIT = 4096
+"""Bytes of a record."""
+ITEMS_LIMIT = 256
+"""Records in a frame."""
+PARTS_LIMIT = 64
+"""Parts in a comparison."""
+LEAVES_LIMIT = 16 * 256
+"""Bytes of the keys and versions of one part."""
 CHUNK_DIGEST = 32
 """Bytes of a SHA-256."""
 SIGNATURE = 64
@@ -40,6 +49,8 @@ class FrameError(InvalidInputError):
     """Not a frame of this protocol."""
 
 
+Item = tuple[int, bytes]
+"""A record as gossip carries it: what kind it is (`spread.Kind`), and its bytes."""
 Source = tuple[str, str, bool]
 """Where upstream has a blob: registry, repository, and whether it is asked for as a manifest."""
 
@@ -74,9 +85,10 @@ class Pong(Frame):
 
 @dataclass(frozen=True, slots=True)
 class Peers(Frame):
-    """Members that the sender is connected to: peer id, control addresses, bulk addresses."""
+    """Members that hold the blob, or want it too: peer id, control addresses, bulk addresses."""
 
     type: ClassVar[int] = 3
+    blob: Digest
     peers: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
 
 
@@ -235,6 +247,45 @@ class Lease(Frame):
     brought: int
 
 
+@dataclass(frozen=True, slots=True)
+class News(Frame):
+    """Records that the receiver may lack. `more`: and there are others; compare again when these are taken
+    in."""
+
+    type: ClassVar[int] = 23
+    items: tuple[Item, ...]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Compare(Frame):
+    """What parts of the sender's records amount to: kind, the part's name, its sum (`sums`)."""
+
+    type: ClassVar[int] = 24
+    sums: tuple[tuple[int, str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary(Frame):
+    """All that the sender has of these parts: kind, the part's name, keys and versions one behind the other.
+
+    `answer`: to a summary; it calls for no other one.
+    """
+
+    type: ClassVar[int] = 25
+    parts: tuple[tuple[int, str, bytes], ...]
+    answer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Find(Frame):
+    """Who holds this blob, or wants it too? `Peers` answers."""
+
+    type: ClassVar[int] = 26
+    blob: Digest
+    size: int
+
+
 # --- fields: each has one encoder and one total decoder ---
 
 
@@ -319,6 +370,32 @@ def _record(*items: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
     return decode
 
 
+def _kind(value: Any) -> int:
+    return _integer(value, 3)
+
+
+def _shelf(value: Any) -> int:
+    return _integer(value, 2)
+
+
+def _item(value: Any) -> bytes:
+    if len(_octets(value)) > ITEM_LIMIT:
+        raise FrameError("a record is too large")
+    return bytes(value)
+
+
+def _part(value: Any) -> str:
+    if len(_text(value)) > DIGITS or not set(value) <= set("0123456789abcdef"):
+        raise FrameError("a part is named by up to 16 hexadecimal digits")
+    return str(value)
+
+
+def _leaves(value: Any) -> bytes:
+    if len(_octets(value)) % (2 * KEY) or len(value) > LEAVES_LIMIT:
+        raise FrameError("keys and versions have 8 bytes each")
+    return bytes(value)
+
+
 _addresses = _listed(_text, 16)
 _source = _record(_text, _text, _flag)
 
@@ -328,7 +405,7 @@ _DECODERS: dict[int, tuple[type[Frame], tuple[Callable[[Any], Any], ...]]] = {
         (Hello, (_text, _flag, _addresses, _addresses)),
         (Ping, (_token,)),
         (Pong, (_token,)),
-        (Peers, (_listed(_record(_text, _addresses, _addresses), 64),)),
+        (Peers, (_digest, _listed(_record(_text, _addresses, _addresses), 64))),
         (Uplink, (_flag, _count)),
         (Holds, (_listed(_record(_digest, _count)),)),
         (Drops, (_listed(_digest),)),
@@ -345,6 +422,10 @@ _DECODERS: dict[int, tuple[type[Frame], tuple[Callable[[Any], Any], ...]]] = {
         (Resolve, (_text, _text, _text, _seconds)),
         (Resolved, (_text, _text, _text, _octets, _token, _text)),
         (Lease, (_digest, _count, _count, _count)),
+        (News, (_listed(_record(_kind, _item), ITEMS_LIMIT), _flag)),
+        (Compare, (_listed(_record(_shelf, _part, _token), PARTS_LIMIT),)),
+        (Summary, (_listed(_record(_shelf, _part, _leaves), PARTS_LIMIT), _flag)),
+        (Find, (_digest, _count)),
     )
 }
 

@@ -112,7 +112,8 @@ class SimNode:
             effects.ResolveUpstream: self._resolve,
             effects.TellResolved: _nothing,
             effects.TellFailed: self._told_failed,
-            effects.Announce: _nothing,
+            effects.TellRecord: _nothing,
+            effects.CountUse: _nothing,
         }
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from meshsat.errors import InvalidInputError
 from meshsat.mesh.enrol import decode_message_untrusted
-from meshsat.mesh.token_ledger import parse_token_use_untrusted
+from meshsat.protocol.token_use import parse_token_use_untrusted
 from meshsat.trust.envelope import seal
 from meshsat.trust.keys import NodeKey, parse_peer_id_untrusted
 from meshsat.trust.passes import (

@@ -25,7 +25,7 @@ FRAMES: list[tuple[wire.Frame, str]] = [
     (wire.Hello("pi", uplink=True, control=ADDRESSES, bulk=()), "00000016 00000000 8500627069f5816dADDR80"),
     (wire.Ping(7), "00000003 00000000 820107"),
     (wire.Pong(2**64 - 1), "0000000b 00000000 82021bffffffffffffffff"),
-    (wire.Peers((("12D3", ADDRESSES, ()),)), "00000019 00000000 820381836431324433816dADDR80"),
+    (wire.Peers(BLOB, (("12D3", ADDRESSES, ()),)), "00000062 00000000 83037847BLOB81836431324433816dADDR80"),
     (wire.Uplink(up=False, rate=3_125_000), "00000008 00000000 8304f41a002faf08"),
     (wire.Holds(((BLOB, 262145),)), "00000052 00000000 820581827847BLOB1a00040001"),
     (wire.Drops((BLOB,)), "0000004c 00000000 8206817847BLOB"),
@@ -42,6 +42,10 @@ FRAMES: list[tuple[wire.Frame, str]] = [
     (wire.Resolve("r", "n", "t", 1.5), "00000011 00000000 85116172616e6174fb3ff8000000000000"),
     (wire.Resolved("r", "n", "t", b"\x01", 0, ""), "0000000c 00000000 87126172616e617441010060"),
     (wire.Lease(BLOB, 1, 64, 262145), "00000053 00000000 85137847BLOB0118401a00040001"),
+    (wire.News(((3, b"\x01"),), more=True), "00000008 00000000 83178182034101f5"),
+    (wire.Compare(((0, "", 2**64 - 1), (2, "0f", 1))), "00000016 00000000 821818828300601bffffffffffffffff830262306601"),
+    (wire.Summary(((1, "f", b"\x01" * 16),), answer=False), "0000001a 00000000 83181981830161665001010101010101010101010101010101f4"),
+    (wire.Find(BLOB, 262145), "00000051 00000000 83181a7847BLOB1a00040001"),
 ]  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""A node of a site in memory with all that is above the mesh: a real store, the upstream gate, records, fetcher.
+"""A node of a site in memory with all that is above the mesh: a real store, the upstream gate, records,
+fetcher.
 
 The store does its work on the event loop (`threads=0`), so that the fake clock rules it too.
 """
@@ -46,7 +47,6 @@ class FullNode:
         node.machine.take_records(from_store_untrusted(store, unix()))
         node.driver._store = store
         node.driver.on_record = self.keeper.keep
-        node.mesh._gossip._on_news = self.keeper.keep_all
         if node.uplink is not None:
             node.uplink = CountingUplink(site.upstream, node, RATE)
             gate = UpstreamGate(cast("RealUplink", node.uplink), store, node.identity.key, unix)
@@ -83,7 +83,8 @@ def hold(upstream: Upstream, image: Image, tag: str, name: Name = POS) -> None:
 async def full_site(
     *names: str, directory: Path | None = None, **options: Any
 ) -> AsyncIterator[list[FullNode]]:
-    """Nodes that have met; those whose name begins with `up` have an uplink. `directory` keeps their stores."""
+    """Nodes that have met; those whose name begins with `up` have an uplink. `directory` keeps their
+    stores."""
     async with AsyncExitStack() as stack:
         where = directory or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         site = Site()

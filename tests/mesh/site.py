@@ -13,8 +13,6 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meshsat.errors import MeshsatError, NotFoundError, UnavailableError
-from meshsat.mesh.anti_entropy import PROTOCOL as GOSSIP
-from meshsat.mesh.anti_entropy import AntiEntropy
 from meshsat.mesh.driver import Driver
 from meshsat.mesh.identity import Identity
 from meshsat.mesh.memory_network import MemoryNetwork
@@ -141,30 +139,20 @@ class Node:
         )
         self.machine = Machine(settings, identity.key.sign, rng)
         self.transport = MemoryTransport(
-            site.network, site.network.hosts[host], identity, (SWAP, GOSSIP), self.metrics, lambda: UNIX
+            site.network, site.network.hosts[host], identity, (SWAP,), self.metrics, lambda: UNIX
         )
         self.uplink = Uplink(site.upstream, self, rate) if rate is not None else None
         self.driver = Driver(self.machine, self.store, self.uplink, [self.transport], self.metrics)
-        gossip = AntiEntropy(
-            self.machine,
-            self.transport,
-            lambda: UNIX + trio.current_time(),
-            self._took,
-            TokenLedger(None),
-            rng,
-            30.0,
-        )
-        self.mesh = Mesh(self.machine, self.driver, [self.transport], list, gossip)
+        self.ledger = TokenLedger(None, lambda: UNIX + trio.current_time())
+        self.mesh = Mesh(self.machine, self.driver, [self.transport], list, self.ledger)
         self.news: list[ImageRecord] = []
+        self.driver.on_record = self.news.append
         self.scope = trio.CancelScope()
         self.completed_at: float | None = None
 
     @property
     def peer(self) -> str:
         return self.identity.key.peer_id
-
-    async def _took(self, news: list[ImageRecord]) -> None:
-        self.news += news
 
     async def fetch(self, blob: Digest, size: int, *, patience: float = 3600.0) -> None:
         """Want the blob until it is here. Raises `TooSlowError`."""

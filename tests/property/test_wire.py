@@ -9,7 +9,7 @@ from tests.frames import FRAME, KINDS
 
 def test_every_frame_is_tried() -> None:
     assert {kind.__name__ for kind in KINDS} == {kind.__name__ for kind in wire.Frame.__subclasses__()}
-    assert sorted(kind.type for kind in KINDS) == list(range(len(KINDS)))
+    assert len({kind.type for kind in KINDS}) == len(KINDS)
 
 
 @given(FRAME, st.integers(0, wire.PAYLOAD_LIMIT))

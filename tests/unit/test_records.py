@@ -50,7 +50,8 @@ async def keeping(directory: Path) -> AsyncIterator[tuple[Store, RecordKeeper]]:
 async def test_a_record_outlasts_a_restart_and_can_still_be_passed_on(tmp_path: Path) -> None:
     async with keeping(tmp_path) as (_, keeper):
         keeper.keep(record("1"))
-        await keeper.keep_all([record("2"), record("3")])
+        keeper.keep(record("2"))
+        keeper.keep(record("3"))
     async with keeping(tmp_path) as (store, _):
         found = from_store_untrusted(store, NOW)
         assert sorted(found, key=lambda one: one.reference) == [record("1"), record("2"), record("3")]
@@ -103,7 +104,8 @@ async def test_a_full_disk_loses_a_record_and_nothing_else(
             await put(row)
 
         monkeypatch.setattr(store, "put_tag", full)
-        await keeper.keep_all([record("1"), record("2")])
+        keeper.keep(record("1"))
+        keeper.keep(record("2"))
         await trio.testing.wait_all_tasks_blocked()
         assert [row.tag for row in store.all_tags()] == ["2"]
 

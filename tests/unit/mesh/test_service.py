@@ -5,7 +5,6 @@ import trio
 import trio.testing
 
 from meshsat.errors import DeniedError, MeshsatError, NotFoundError, UnavailableError
-from meshsat.mesh.anti_entropy import PROTOCOL as GOSSIP
 from meshsat.mesh.discovery import Sighting
 from meshsat.mesh.service import error_of
 from meshsat.oci.digest import Digest
@@ -137,7 +136,7 @@ async def test_of_two_who_ask_one_may_leave(autojump_clock: Clock) -> None:
         assert len(site.upstream.requests) == 1
 
 
-async def test_it_tells_its_addresses_serves_both_protocols_and_takes_what_discovery_finds(
+async def test_it_tells_its_addresses_and_takes_what_discovery_finds(
     autojump_clock: Clock,
 ) -> None:
     site = Site()
@@ -147,10 +146,6 @@ async def test_it_tells_its_addresses_serves_both_protocols_and_takes_what_disco
         assert bulk == node.transport.addresses
         assert control == ()  # the plane in memory is none of libp2p's
         assert set(node.machine.sessions) == {other.peer}
-        stream = await other.transport.open_stream(
-            node.identity.key.peer_id, node.transport.addresses, GOSSIP, 5.0
-        )
-        await stream.aclose()
         stranger = site.fleet.member("late").key.peer_id
         node.mesh._sighted(Sighting("acme", stranger, "hq", ("c:1",), ("b:1",)))
         known = node.machine.membership.known[stranger]

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from meshsat.errors import ConfigError, DeniedError, InvalidInputError
-from meshsat.mesh.token_ledger import FILE, TokenLedger, TokenUse, parse_token_use_untrusted
+from meshsat.mesh.token_ledger import FILE, TokenLedger
+from meshsat.protocol.token_use import TokenUse, parse_token_use_untrusted
 from meshsat.trust import tokens
 from meshsat.trust.keys import NodeKey
 from meshsat.trust.passes import DAY, NODE

@@ -138,17 +138,21 @@ def test_the_set_is_bounded() -> None:
     assert records.get(middle.key) is None
 
 
-def test_an_exchange_of_summaries_makes_both_alike() -> None:
-    one, two = RecordSet(), RecordSet()
-    for each in (record(reference="a"), record(reference="b", at=UNIX - 5)):
-        one.merge(each)
-    for each in (record(reference="b"), record(reference="c")):
-        two.merge(each)
-    told = list(two.news_for(one.summary()))
-    assert {each.reference for each in told} == {"b", "c"}
-    for each in told:
-        one.merge(each)
-    for each in one.news_for(two.summary()):
-        two.merge(each)
-    assert set(one) == set(two)
-    assert not list(one.news_for(two.summary()))
+def test_what_is_forgotten_at_the_limit_is_no_part_of_the_sums_any_more() -> None:
+    records, other = RecordSet(limit=8), RecordSet()
+    for number in range(200):
+        one = record(reference=str(number % 40), at=UNIX + number)
+        records.merge(one)
+        if number >= 192:
+            other.merge(one)
+    assert set(records) == set(other)
+    assert records.sums.sum("") == other.sums.sum("")
+    assert records.sums.count("") == 8
+
+
+def test_a_record_is_found_by_its_leaf() -> None:
+    records, one = RecordSet(), record()
+    records.merge(one)
+    ((key, _version),) = records.sums.leaves("").items()
+    assert records.item(key) == one.sealed
+    assert records.item(b"\0" * 8) is None

@@ -6,7 +6,9 @@ from meshsat.oci.digest import Digest
 from meshsat.protocol import effects, events, exchange, wire
 from meshsat.protocol.gossip import seal
 from meshsat.protocol.machine import BUSY_TICK, IDLE_TICK, Machine, Settings
+from meshsat.protocol.members import open_member_untrusted, seal_member
 from meshsat.protocol.session import FRAME_RATE, UPLOAD_QUEUE, WANTS_LIMIT
+from meshsat.protocol.spread import Kind
 from meshsat.protocol.state import BAN
 from tests.brain import ADDRESS, UNIX, Blob, Brain, gone, key, only, peer, sent
 from tests.room import Room
@@ -27,7 +29,8 @@ def test_a_newcomer_learns_who_else_is_there_and_what_we_hold() -> None:
     brain.pull(wanted)
     brain.meet("a")
     done = brain.meet("b")
-    assert sent(done, wire.Peers, "b") == [wire.Peers(((peer("a"), ADDRESS, ("a:4703",)),))]
+    (told,) = sent(done, wire.News, "b")
+    assert open_member_untrusted(told.items[0][1]).bulk == ADDRESS
     assert sent(done, wire.Holds, "b") == [blob.holds()]
     assert sent(done, wire.Want, "b") == [wanted.want()]
 
@@ -254,9 +257,10 @@ def test_records_that_are_news_are_told_apart() -> None:
 def test_where_we_are_is_told_and_where_others_are_is_heard() -> None:
     brain = Brain()
     brain.meet("a")
-    others = [name for name in map(str, range(20)) if peer("me") < peer(name)]
-    done = brain.hear("a", wire.Peers(((peer(others[0]), (), ("10.0.0.9:1",)), ("no peer id", (), ("x:1",)))))
-    assert only(done, effects.Dial) == [effects.Dial(peer(others[0]), (), ("10.0.0.9:1",))]
+    other = next(name for name in map(str, range(20)) if peer("me") < peer(name))
+    record = seal_member(key(other), 1, (), ("10.0.0.9:1",), uplink=False)
+    done = brain.hear("a", wire.News(((Kind.MEMBER, record.sealed),), more=False))
+    assert only(done, effects.Dial) == [effects.Dial(peer(other), (), ("10.0.0.9:1",))]
 
 
 # --- as a whole ---

@@ -1,9 +1,11 @@
 import pytest
 
 from meshsat.protocol import effects, events, membership, wire
+from meshsat.protocol.members import seal_member
 from meshsat.protocol.membership import BACKOFF, DIALS_LIMIT, LASTING, REFUSED_BACKOFF, YIELD
+from meshsat.protocol.spread import Kind
 from meshsat.protocol.state import BAN
-from tests.brain import ADDRESS, Brain, only, peer
+from tests.brain import Brain, key, only, peer
 
 LARGER = [name for name in map(str, range(60)) if peer(name) > peer("me")]
 SMALLER = [name for name in map(str, range(60)) if peer(name) < peer("me")]
@@ -142,34 +144,31 @@ def test_the_one_not_sighted_for_longest_is_forgotten(monkeypatch: pytest.Monkey
     assert peer("one more") not in known
 
 
-def test_what_anybody_says_does_not_move_whoever_is_found() -> None:
-    """A member's word for another's address is worth less than its own."""
-    brain = Brain()
-    brain.meet("liar", LARGER[0])
-    brain.hear("liar", wire.Peers(((peer(LARGER[0]), ("6.6.6.6:6",), ("6.6.6.6:6",)),)))
-    brain.wait(LASTING, hearing=["liar", LARGER[0]])
-    done = brain.leave(LARGER[0]) + brain.wait(1.0, hearing=["liar"])
-    assert only(done, effects.Dial) == [effects.Dial(peer(LARGER[0]), ADDRESS, (f"{LARGER[0]}:4703",))]
+def word(name: str, *bulk: str, at: int = 1, uplink: bool = False) -> wire.News:
+    """What a member says of itself, as gossip carries it."""
+    record = seal_member(key(name), at, (), bulk, uplink=uplink)
+    return wire.News(((Kind.MEMBER, record.sealed),), more=False)
 
 
-def test_where_a_peer_is_that_can_not_be_reached_is_heard_of_others_but_is_no_reason_to_hurry() -> None:
+def test_where_a_member_is_it_tells_itself_through_whomever() -> None:
     brain = Brain()
     brain.meet("a")
-    sighted(brain, LARGER[0])
-    for _ in range(6):
-        brain.feed(events.DialFailed(peer(LARGER[0]), refused=False))
-    due = brain.machine.membership.known[peer(LARGER[0])].dial_at
-    assert brain.hear("a", wire.Peers(((peer(LARGER[0]), (), ("10.0.0.7:7",)),))) == []
-    brain.now = due
-    assert only(brain.tick(), effects.Dial) == [effects.Dial(peer(LARGER[0]), (), ("10.0.0.7:7",))]
+    assert only(brain.hear("a", word(LARGER[0], "10.0.0.7:7")), effects.Dial) == [
+        effects.Dial(peer(LARGER[0]), (), ("10.0.0.7:7",))
+    ]
+    brain.feed(events.DialFailed(peer(LARGER[0]), refused=False))
+    brain.hear("a", word(LARGER[0], "10.0.0.8:8", at=3))
+    brain.hear("a", word(LARGER[0], "10.0.0.6:6", at=2))  # from before it moved
+    assert only(brain.wait(BACKOFF[0] + 0.1), effects.Dial) == [
+        effects.Dial(peer(LARGER[0]), (), ("10.0.0.8:8",))
+    ]
 
 
-def test_made_up_members_displace_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_made_up_members_do_not_displace_whoever_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(membership, "PEERS_LIMIT", 3)
     brain = Brain()
-    brain.meet("liar")
-    sighted(brain, "real")
-    made_up = tuple((peer(f"made up {number}"), (), ("6.6.6.6:6",)) for number in range(10))
-    brain.hear("liar", wire.Peers(made_up))
+    brain.meet("liar", "real")
+    for number in range(10):
+        brain.hear("liar", word(f"made up {number}", "6.6.6.6:6"))
     assert {peer("liar"), peer("real")} <= set(brain.machine.membership.known)
     assert len(brain.machine.membership.known) == 3

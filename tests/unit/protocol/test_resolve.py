@@ -101,7 +101,7 @@ def test_several_askers_cause_one_question() -> None:
     done = brain.feed(events.UpstreamAnswered(*KEY, found))
     assert sent(done, wire.Resolved, "a") == sent(done, wire.Resolved, "b") == [answer(found)]
     assert told(done) == [(found, None)]
-    assert only(done, effects.Announce) == [effects.Announce(found)]
+    assert only(done, effects.TellRecord) == [effects.TellRecord(found)]
 
 
 def test_whoever_asks_a_moment_later_has_the_same_answer() -> None:

@@ -92,7 +92,7 @@ def test_what_its_turn_taker_left_is_anybodys_after_a_while() -> None:
 
 def test_the_first_copies_out_of_a_sole_seed_are_all_different() -> None:
     """Five nodes want what one holds: each has a fifth of it, and the rest of the others."""
-    room = Room(["seed", "a", "b", "c", "d", "e"])
+    room = Room(["seed", "a", "b", "c", "d", "e"], seed=1)
     blob = room.add(Blob(chunks=60))
     room.feed("seed", blob.published())
     room.introduce()
