@@ -7,9 +7,9 @@ from tests.brain import ADDRESS, Blob, Brain, only, peer, sent
 NAMES = [f"n{number}" for number in range(60)]
 
 
-def large(name: str = "me", **options: int) -> Brain:
+def large() -> Brain:
     """A node that has heard of sixty others."""
-    brain = Brain(name, **options)
+    brain = Brain()
     for other in NAMES:
         brain.feed(events.PeerSighted(peer(other), (), (f"{other}:1",)))
     brain.tick()
