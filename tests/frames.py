@@ -52,6 +52,7 @@ KINDS: dict[type[wire.Frame], st.SearchStrategy[wire.Frame]] = {
     wire.Resolved: st.builds(
         wire.Resolved, SHORT, SHORT, SHORT, st.binary(max_size=300), TOKEN, st.text(max_size=9)
     ),
+    wire.Lease: st.builds(wire.Lease, DIGEST, NUMBER, NUMBER, NUMBER),
     wire.News: st.builds(
         wire.News, several(st.tuples(st.integers(0, 3), st.binary(max_size=300))), st.booleans()
     ),

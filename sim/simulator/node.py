@@ -112,6 +112,7 @@ class SimNode:
             effects.ResolveUpstream: self._resolve,
             effects.TellResolved: _nothing,
             effects.TellFailed: self._told_failed,
+            effects.TrimUplink: _nothing,
             effects.TellRecord: _nothing,
             effects.CountUse: _nothing,
         }
