@@ -64,5 +64,8 @@ class Digest:
     def matches(self, data: bytes | memoryview) -> bool:
         return hashlib.new(self.algorithm, data).hexdigest() == self.hex
 
+    def __hash__(self) -> int:
+        return hash(self.hex)  # a text keeps its hash, a tuple of two does not
+
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"

@@ -43,7 +43,10 @@ class Asking:
 
     def fill(self, transfer: Transfer, session: Session, now: float) -> None:
         """Keep the pipeline to this peer full."""
-        if not transfer.opened or transfer.publishing or not transfer.holders.get(session.peer):
+        held = transfer.holders.get(session.peer, 0)
+        if not held & transfer.missing & ~transfer.inflight & transfer.claims.known:
+            return  # the usual case, in a site that tells every chunk to everybody
+        if not transfer.opened or transfer.publishing:
             return
         room = session.room(transfer.cut.chunk_length, now)
         if room <= 0:

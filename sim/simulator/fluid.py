@@ -80,7 +80,8 @@ class Fluid:
         self._grain = grain
         self._dirty_links: dict[Link, None] = {}
         self._dirty_flows: dict[Flow, None] = {}
-        self._planned = False
+        self.planned = False
+        """Rates are due to be worked out: those of now are of before the last change."""
         self._mark = 0
 
     def add_link(self, name: str, rate: float) -> Link:
@@ -149,13 +150,13 @@ class Fluid:
     # --- rates ---
 
     def _plan(self) -> None:
-        if not self._planned:
-            self._planned = True
+        if not self.planned:
+            self.planned = True
             self._queue.post(self._queue.now + self._grain, self.fill)
 
     def fill(self) -> None:
         """Work out the rates of all flows that the changes so far can have touched."""
-        self._planned = False
+        self.planned = False
         self._mark += 1
         mark = self._mark
         links, flows = list(self._dirty_links), list(self._dirty_flows)

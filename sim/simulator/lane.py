@@ -169,29 +169,31 @@ class Lane:
         if self._held_up:
             self._held.append(partial(self._arrive, frames, chunk))
             return
+        if frames is self._write:
+            self._write_at = -1.0  # what is sent at this instant is another write
         back = self.back
         if chunk is not None and back.open:
             self.receiver.chunk_arrived(back, *chunk)
         if frames:
             self._account(frames)
-        for frame in frames:
-            if not back.open:
-                return
-            self.receiver.frame_arrived(back, frame)
+            arrived = self.receiver.frame_arrived
+            for frame in frames:
+                if not back.open:
+                    return
+                arrived(back, frame)
 
     def _account(self, frames: list[wire.Frame]) -> None:
-        swap = gossip = 0
+        length = gossip = 0
         for frame in frames:
+            size = encoded_length(frame)
+            length += size
             if frame.type in GOSSIP_TYPES:
-                gossip += encoded_length(frame)
-            else:
-                swap += encoded_length(frame)
+                gossip += size
         sent, got = self.sender.counters, self.receiver.counters
-        headers = self._physics.write_overhead
-        on_wire = headers + self._physics.overhead * (swap + gossip)
+        on_wire = self._physics.write_overhead + self._physics.overhead * length
         self.sender.owed += on_wire
         if gossip:
-            spent = headers * gossip / (swap + gossip) + self._physics.overhead * gossip
+            spent = on_wire * gossip / length
             sent.gossip_out += spent
             got.gossip_in += spent
             on_wire -= spent

@@ -242,10 +242,10 @@ class SimNode:
             return
         self._feeding = True
         backlog, todo, life = self._backlog, self._todo, self.life
-        now = self._world.queue.now
+        now, handle = self._world.queue.now, self.machine.handle
         try:
             while backlog:
-                for effect in self.machine.handle(backlog.popleft(), now):
+                for effect in handle(backlog.popleft(), now):
                     todo[type(effect)](effect)
                     if self.life != life:
                         return

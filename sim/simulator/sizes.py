@@ -42,7 +42,12 @@ def _request(frame: wire.Request) -> int:
 
 
 def _entries(frame: wire.Entries) -> int:
-    said = text(len(frame.author)) + head(frame.first) + text(len(frame.digests)) + text(len(frame.signature))
+    said = (
+        text(len(frame.author.encode()))
+        + head(frame.first)
+        + text(len(frame.digests))
+        + text(len(frame.signature))
+    )
     return PREFIX + LIST_AND_TYPE + _digest(frame.blob) + said
 
 
@@ -59,6 +64,14 @@ _SHORT_CUTS: dict[type[wire.Frame], Callable[[Any], int]] = {
 }
 
 
+_last: list[tuple[wire.Frame, int]] = [(wire.Ping(0), _token(wire.Ping(0)))]
+
+
 def encoded_length(frame: wire.Frame) -> int:
-    known = _SHORT_CUTS.get(type(frame))
-    return len(wire.encode(frame)) if known is None else known(frame)
+    """Bytes. A frame that goes to many peers is asked for many times in a row."""
+    last, length = _last[0]
+    if frame is not last:
+        known = _SHORT_CUTS.get(type(frame))
+        length = len(wire.encode(frame)) if known is None else known(frame)
+        _last[0] = (frame, length)
+    return length

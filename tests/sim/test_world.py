@@ -1,5 +1,10 @@
 """The simulated world: real machines on arithmetic links. Rates in bytes a second."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from meshsat.oci.digest import Digest
@@ -7,6 +12,7 @@ from sim.simulator.node import Completion, SimNode
 from sim.simulator.physics import Physics
 from sim.simulator.world import Site, World
 
+ROOT = Path(__file__).parents[2]
 LAN = 12.5e6
 UPLINK = 2.5e6
 SIZE = 10_000_000
@@ -72,6 +78,21 @@ def figures(seed: int, settings: Physics) -> list[tuple[str, float | None, int, 
         (node.name, one.time, node.counters.frames, node.counters.frames_in)
         for node, one in zip(site.nodes, wanted, strict=True)
     ]
+
+
+def test_a_run_does_not_follow_from_the_hashes_of_texts() -> None:
+    """Python salts them anew in every process."""
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", "from tests.sim.test_world import *; print(figures(7, Physics()))"],
+            env={**os.environ, "PYTHONHASHSEED": salt},
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+        ).stdout
+        for salt in ("0", "1")
+    }
+    assert told == {f"{figures(7, Physics())}\n".encode()}
 
 
 def test_a_run_follows_from_its_seed() -> None:
