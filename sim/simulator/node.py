@@ -96,7 +96,7 @@ class SimNode:
         self._machine: Machine | None = None
         self._backlog: deque[Event] = deque()
         self._feeding = False
-        self._todo: dict[type, Callable[[Any], None]] = {
+        self.todo: dict[type, Callable[[Any], None]] = {
             effects.Send: self._send,
             effects.SendChunk: self._send_chunk,
             effects.Disconnect: lambda effect: self.leave(effect.peer),
@@ -104,6 +104,7 @@ class SimNode:
             effects.OpenTransfer: self._open,
             effects.CloseTransfer: _nothing,
             effects.FetchUplink: self._fetch,
+            effects.TrimUplink: self._trim,
             effects.CancelUplink: self._cancel,
             effects.ProbeUplink: self._probe,
             effects.Publish: self._publish,
@@ -241,7 +242,7 @@ class SimNode:
         if self._feeding:
             return
         self._feeding = True
-        backlog, todo, life = self._backlog, self._todo, self.life
+        backlog, todo, life = self._backlog, self.todo, self.life
         now, handle = self._world.queue.now, self.machine.handle
         try:
             while backlog:
@@ -264,6 +265,9 @@ class SimNode:
             if now - lane.told > PROGRESS and lane.moves:
                 lane.told = now
                 self.feed(events.PayloadProgressed(lane.sender.peer))
+        if self.uplink is not None:
+            for event in self.uplink.progress():
+                self.feed(event)
         self.feed(events.TimerExpired())
         if life == self.life:
             self._sleep()
@@ -397,6 +401,10 @@ class SimNode:
         if self.uplink is None:
             raise AssertionError("the machine fetches over an uplink that it was told there is not")
         self.uplink.fetch(effect)
+
+    def _trim(self, effect: effects.TrimUplink) -> None:
+        if self.uplink is not None:
+            self.uplink.trim(effect.blob, effect.stop)
 
     def _cancel(self, effect: effects.CancelUplink) -> None:
         if self.uplink is not None:

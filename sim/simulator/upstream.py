@@ -16,6 +16,9 @@ from sim.simulator.fluid import Flow, Fluid, Link
 from sim.simulator.physics import Physics
 from sim.simulator.queue import EventQueue, Timer
 
+PROGRESS = 0.25
+"""Seconds between two reports of a chunk's progress."""
+
 
 @dataclass(slots=True)
 class Upstream:
@@ -52,6 +55,9 @@ class Run:
     stop: int
     left: float = 0.0
     """Bytes of the chunk under way that have yet to come."""
+    told: int = 0
+    """Bytes of that chunk whose coming was told, and when."""
+    told_at: float = 0.0
     flow: Flow | None = None
     timer: Timer | None = None
     """What comes next where nothing flows: the first byte, or the fault."""
@@ -101,6 +107,24 @@ class SimUplink:
         else:
             self._fail_later(run)
 
+    def trim(self, blob: Digest, stop: int) -> None:
+        """The run ends before the chunk `stop`, or behind the one under way."""
+        run = self._runs.get(blob)
+        if run is not None:
+            run.stop = min(run.stop, max(stop, run.next + 1))
+
+    def progress(self) -> list[events.UplinkProgressed]:
+        """What came of chunks that are not whole yet, since it was last told."""
+        now = self._queue.now
+        news = []
+        for run in self._runs.values():
+            if run.flow is not None and now - run.told_at > PROGRESS:
+                came = int(run.flow.moved(now) / self._physics.overhead)
+                if came > run.told:
+                    news.append(events.UplinkProgressed(run.blob, came - run.told))
+                    run.told, run.told_at = came, now
+        return news
+
     def cancel(self, blob: Digest) -> None:
         run = self._runs.pop(blob, None)
         if run is not None:
@@ -149,6 +173,7 @@ class SimUplink:
 
     def _carry(self, run: Run) -> None:
         """Carry the chunk that is next, or the rest of it."""
+        run.told, run.told_at = 0, self._queue.now
         if not run.left:
             run.left = synthetic(run.blob, run.size).cut.span(run.next)[1] * self._physics.overhead
         if run.flow is not None and run.flow.alive:

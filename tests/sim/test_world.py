@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from meshsat.oci.digest import Digest
+from meshsat.protocol.effects import Effect
 from sim.simulator.node import Completion, SimNode
 from sim.simulator.physics import Physics
 from sim.simulator.world import Site, World
@@ -78,6 +80,11 @@ def figures(seed: int, settings: Physics) -> list[tuple[str, float | None, int, 
         (node.name, one.time, node.counters.frames, node.counters.frames_in)
         for node, one in zip(site.nodes, wanted, strict=True)
     ]
+
+
+def test_a_node_knows_every_effect() -> None:
+    node = World(1).add_site("s").add_node("n", LAN)
+    assert set(node.todo) == set(get_args(Effect))
 
 
 def test_a_run_does_not_follow_from_the_hashes_of_texts() -> None:
