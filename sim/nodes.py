@@ -5,6 +5,7 @@ asked over its Unix socket, which does not care for namespaces. Nodes know nothi
 but that they are of one fleet: their passes are issued here, with the fleet's own code.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -139,6 +140,12 @@ class Node:
                 return float(line.split()[1])
         raise self.fault(f"has no metric {name}")
 
+    def resident_bytes(self) -> int:
+        return resident_bytes(self._pid())
+
+    def wakes(self) -> int:
+        return wakes(self._pid())
+
     def fault(self, text: str) -> NodeError:
         return NodeError(f"node {self.name} {text}\n--- end of {self.log}\n{self.log_tail()}")
 
@@ -161,8 +168,27 @@ def cpu_seconds(pid: int) -> float:
 
 def peak_bytes(pid: int) -> int:
     """The most memory that it ever had resident (proc(5), VmHWM)."""
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
+    return _kib(pid, "VmHWM") * 1024
+
+
+def resident_bytes(pid: int) -> int:
+    return _kib(pid, "VmRSS") * 1024
+
+
+def wakes(pid: int) -> int:
+    """How often its threads went to sleep and were woken, so far; of those that live."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that has ended
+            text = (task / "status").read_text(encoding="utf-8")
+            total += int(text.rpartition("\nvoluntary_ctxt_switches:")[2].split()[0])
+    return total
+
+
+def _kib(pid: int, field: str) -> int:
+    text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    line = next(line for line in text.splitlines() if line.startswith(field + ":"))
+    return int(line.split()[1])
 
 
 def enrol(nodes: list[Node], now: float) -> None:
