@@ -79,8 +79,11 @@ class MeshSection(Section):
     """Static peers, by their control plane: `/ip4/10.0.0.2/tcp/4701/p2p/PEER`."""
     max_peers: Annotated[int, Field(ge=1, le=1024)] = 256
     keepalive: Seconds = 1.0
+    """Between two pings while this node waits for something."""
+    idle_keepalive: Seconds = 20.0
+    """The same while it does not."""
     silence_limit: Seconds = 3.0
-    """A peer not heard for so long is gone."""
+    """A peer not heard for so long is gone, counted from when there was a reason to ask it."""
     gossip_interval: Seconds = 30.0
     """Between two rounds of anti-entropy."""
     upload_rate: Bytes = 0

@@ -131,6 +131,7 @@ class Node:
             uplink_up=not config.uplink.registries,  # without one there is nothing to probe
             unix_offset=time.time() - trio.current_time(),
             keepalive=config.mesh.keepalive,
+            idle_keepalive=config.mesh.idle_keepalive,
             silence_limit=config.mesh.silence_limit,
             max_sessions=config.mesh.max_peers,
             gossip_interval=config.mesh.gossip_interval,

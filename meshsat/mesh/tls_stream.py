@@ -35,6 +35,8 @@ may already be missing from what the kernel will still see (RFC 8446, 5.2: 2^14 
 USER_TIMEOUT = 15_000
 """Milliseconds after which unacknowledged data end a connection (RFC 5482). Sessions notice silence much
 earlier."""
+KEEPALIVE_IDLE = 60
+"""Seconds after which TCP itself asks: later than any session does, which would only cost bytes."""
 UNSENT = 256 * 1024
 """Bytes that may wait unsent in the kernel: a sender is woken at half of it. Less costs wake-ups (trio's own
 streams have 16 KiB, at 3.5 CPU seconds a GiB sent at 200 Mbit/s, against 1.9), more lets urgent messages wait
@@ -52,8 +54,8 @@ def configure(raw: socket.socket) -> None:
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT)
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
-    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
 
 

@@ -13,6 +13,7 @@ from meshsat.protocol import effects, events, wire
 from meshsat.protocol.effects import Effect
 from meshsat.protocol.exchange import ENTRIES_COST, Exchange
 from meshsat.protocol.gossip import ImageRecord, RecordSet
+from meshsat.protocol.keepalive import Keepalive, Verdict
 from meshsat.protocol.members import Roster
 from meshsat.protocol.membership import Membership
 from meshsat.protocol.resolve import Resolver
@@ -55,6 +56,7 @@ class Settings:
     unix_offset: float = 0.0
     """What to add to the machine's time to have Unix time."""
     keepalive: float = 1.0
+    idle_keepalive: float = 20.0
     silence_limit: float = 3.0
     max_sessions: int = 256
     settle: float = 3.0
@@ -72,6 +74,10 @@ class Machine:
         self._effects: list[Effect] = []
         self._state = State(settings.me, sign, verify, self._effects.append, rng)
         self._last_tick = float("-inf")
+        self._keepalive = Keepalive(
+            settings.me, settings.keepalive, settings.idle_keepalive, settings.silence_limit
+        )
+        self._waiting = False
         self.records = RecordSet()
         self.addresses: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         """Our own control and bulk addresses, as peers are told."""
@@ -155,8 +161,13 @@ class Machine:
 
     def deadline(self, now: float) -> float:
         """When to call with `TimerExpired`, at the latest."""
-        busy = self._state.transfers or self._resolver.busy
-        return max(now, min(self._last_tick + (BUSY_TICK if busy else IDLE_TICK), self._spread.deadline))
+        return max(
+            now, min(self._last_tick + (BUSY_TICK if self._busy else IDLE_TICK), self._spread.deadline)
+        )
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._state.transfers) or self._resolver.busy
 
     # --- events ---
 
@@ -165,6 +176,8 @@ class Machine:
             self._state.settled_at = now + self._settings.settle
         self._state.now = now
         self._dispatch(event, now)
+        if self._busy != self._waiting:  # whoever was idle is asked for a word at once
+            self._look_after_sessions(now)
         done, self._effects[:] = list(self._effects), []
         return done
 
@@ -335,17 +348,10 @@ class Machine:
     def _tick(self, now: float) -> None:
         late = now - self._last_tick - 2 * IDLE_TICK
         self._last_tick = now
-        for session in list(self._state.sessions.values()):
-            if 0 < late < float("inf"):  # we slept, not they
-                session.last_heard = min(now, session.last_heard + late)
-                session.last_payload = min(now, session.last_payload + late)
-                session.last_progress = min(now, session.last_progress + late)
-            if now - session.last_heard > self._settings.silence_limit:
-                reason = f"it was silent for {self._settings.silence_limit:g} s"
-                self._effects.append(effects.Disconnect(session.peer, reason))
-            elif now - session.last_ping >= self._settings.keepalive:
-                session.last_ping = now
-                self._state.send(session.peer, wire.Ping(int(now * 1000) % (1 << 32)))
+        if 0 < late < float("inf"):  # we slept, not they
+            for session in self._state.sessions.values():
+                session.pause(late, now)
+        self._look_after_sessions(now)
         self._exchange.tick(now)
         self._resolver.tick(now)
         for peer in self._membership.tick(now):
@@ -353,3 +359,14 @@ class Machine:
         self._seeking.tick(now)
         self._spread.present(self.addresses, now, uplink=self._uplinks.up)
         self._spread.tick(now)
+
+    def _look_after_sessions(self, now: float) -> None:
+        self._waiting = self._busy
+        for session in list(self._state.sessions.values()):
+            waiting = self._waiting or bool(session.uploads or session.sending)
+            match self._keepalive.look(session, now, waiting=waiting):
+                case Verdict.GONE:
+                    reason = f"it was silent for {self._settings.silence_limit:g} s"
+                    self._effects.append(effects.Disconnect(session.peer, reason))
+                case Verdict.PING:
+                    self._state.send(session.peer, wire.Ping(int(now * 1000) % (1 << 32)))

@@ -1,5 +1,6 @@
 """What one session knows of its peer: what it holds, what we asked of it, what it asked of us."""
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
@@ -68,6 +69,8 @@ class Session:
     sending: int = 0
     last_heard: float = 0.0
     last_ping: float = 0.0
+    watched_at: float = math.inf
+    """Since when its silence counts; infinity while nobody waits for it (keepalive.py)."""
     rtt: float | None = None
     """Seconds from our last ping to its answer."""
     frame_credit: float = FRAME_RATE * 5
@@ -121,6 +124,14 @@ class Session:
         self.snubbed_until = now + min(SNUB[0] * 2**self.stalls, SNUB[1])
         self.stalls = min(self.stalls + 1, 16)
         self.rate = 0.0
+
+    def pause(self, seconds: float, now: float) -> None:
+        """We were not running for so long up to now: that is no fault of the peer's."""
+        self.last_heard = min(now, self.last_heard + seconds)
+        self.last_payload = min(now, self.last_payload + seconds)
+        self.last_progress = min(now, self.last_progress + seconds)
+        if self.watched_at < math.inf:
+            self.watched_at = min(now, self.watched_at + seconds)
 
     def spend_entries(self, count: int, now: float) -> bool:
         """Account entries of recipes that we are to tell; False when it has asked for too many lately."""

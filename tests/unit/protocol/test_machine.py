@@ -134,6 +134,7 @@ def test_pings_are_answered_and_measured() -> None:
     brain = Brain()
     brain.meet("a")
     assert sent(brain.hear("a", wire.Ping(77)), wire.Pong, "a") == [wire.Pong(77)]
+    brain.pull(Blob())
     pings = sent(brain.wait(1.1), wire.Ping, "a")
     assert len(pings) == 1
     brain.now += 0.25
@@ -144,6 +145,7 @@ def test_pings_are_answered_and_measured() -> None:
 def test_the_silent_are_let_go() -> None:
     brain = Brain()
     brain.meet("quiet", "lively")
+    brain.pull(Blob())
     done = brain.wait(2.9, hearing=["lively"])
     assert not gone(done)
     done = brain.wait(0.3, hearing=["lively"])
@@ -152,9 +154,30 @@ def test_the_silent_are_let_go() -> None:
     assert not brain.machine.sessions[peer("quiet")].expelled  # no crime
 
 
+def test_who_was_idle_is_asked_for_a_word_as_soon_as_something_is_wanted() -> None:
+    brain = Brain()
+    brain.meet("quiet", "lively")
+    assert not sent(brain.wait(15.0), wire.Ping, "quiet")
+    done = brain.pull(Blob())
+    assert sent(done, wire.Ping, "quiet")
+    assert sent(done, wire.Ping, "lively")
+    done = brain.wait(2.9, hearing=["lively"])
+    assert not gone(done)
+    assert gone(brain.wait(0.3, hearing=["lively"])).keys() == {peer("quiet")}
+
+
+def test_a_question_is_waited_for_like_a_blob() -> None:
+    brain = Brain()
+    brain.meet("quiet", uplink=True)
+    brain.wait(15.0)
+    brain.feed(events.ReferenceWanted("registry.test", "library/pos", "42", 0.0))
+    assert gone(brain.wait(3.2)).keys() == {peer("quiet")}
+
+
 def test_bytes_of_a_chunk_are_a_sign_of_life() -> None:
     brain = Brain()
     brain.meet("a")
+    brain.pull(Blob())
     brain.wait(2.0)
     brain.feed(events.PayloadProgressed(peer("a")))
     assert not gone(brain.wait(2.0))
@@ -163,6 +186,7 @@ def test_bytes_of_a_chunk_are_a_sign_of_life() -> None:
 def test_when_we_slept_it_was_not_they_who_were_silent() -> None:
     brain = Brain()
     brain.meet("a")
+    brain.pull(Blob())
     brain.wait(1.0)
     brain.now += 3600
     assert not gone(brain.tick())
@@ -174,6 +198,7 @@ def test_after_our_sleep_silence_counts_as_before() -> None:
     """Also of a peer that is heard before our first look at the clock."""
     brain = Brain()
     brain.meet("a")
+    brain.pull(Blob())
     brain.wait(1.0)
     brain.now += 3600
     brain.hear("a", wire.Pong(0))
