@@ -20,10 +20,10 @@ QUIET = 4.0
 LEAST_PROGRESS = 32 * 1024
 """Bytes in `QUIET` seconds that count as progress: a word a second alone keeps no lease."""
 SPLIT_BYTES = 2 << 20
-SPLIT_CHUNKS = 4
-SPLIT_SECONDS = 1.0
-"""What is left of a lease is shared only where it is at least so much, or takes so long."""
-SHARE_LIMITS = (0.1, 0.9)
+SPLIT_SECONDS = 0.5
+"""What is left of a lease is shared where it takes so long, or is so much while the rate is not known."""
+SHARE_LIMITS = (0.05, 0.95)
+KEPT = 0.25
 
 
 def holder(lease: str, weights: Mapping[PeerId, float]) -> PeerId | None:
@@ -88,15 +88,22 @@ class Lease:
         return now - self.progressed_at < QUIET
 
 
-def split(left: Sequence[int], chunk: int, theirs: float, ours: float) -> int | None:
-    """Of the chunks that a lease has still to bring, the first of those that another uplink takes over.
+def split(
+    left: Sequence[int], chunk: int, theirs: float, ours: float, place: tuple[int, int] = (0, 1)
+) -> Sequence[int]:
+    """Of the chunks that a lease has still to bring, those that an idle uplink takes over; none where it is
+    not worth it.
 
-    `chunk` in bytes, the rates in bytes per second (0: not known). None: not worth it. Both end at about the
-    same time; whoever holds the lease keeps two chunks at least, since it has begun on them."""
-    rate = theirs or ours
-    small = len(left) * chunk < SPLIT_BYTES or (rate and len(left) * chunk < SPLIT_SECONDS * rate)
-    if len(left) < SPLIT_CHUNKS or small:
-        return None
-    share = ours / (ours + theirs) if ours and theirs else 0.5
-    share = min(max(share, SHARE_LIMITS[0]), SHARE_LIMITS[1])
-    return left[max(2, min(len(left) - 1, round(len(left) * (1 - share))))]
+    `chunk` in bytes, the rates in bytes per second (0: not known). `place`: which of how many idle uplinks
+    this one is; they share alike. All end at about the same time. What the holder brings within `KEPT`
+    seconds it keeps: it has begun with that."""
+    number, of = place
+    kept = 1 + int(KEPT * theirs / chunk) if theirs else 2
+    small = len(left) * chunk < (SPLIT_SECONDS * theirs or SPLIT_BYTES)
+    if small or len(left) - kept < of:
+        return ()
+    share = ours / (ours + theirs) if ours and theirs and of == 1 else of / (of + 1)
+    first = max(kept, round(len(left) * (1 - min(max(share, SHARE_LIMITS[0]), SHARE_LIMITS[1]))))
+    first = min(first, len(left) - of)
+    taken = len(left) - first
+    return left[first + taken * number // of : first + taken * (number + 1) // of]

@@ -33,8 +33,6 @@ STALL = 3.0
 """Seconds without a byte after which a run is left to another uplink, where there is one."""
 BEAT = 1.0
 """Seconds between two words about a run."""
-NEAR = 1
-"""Chunks between two runs which are in each other's way."""
 PERMANENT = 60.0
 """Seconds for which an upstream's "not found" or "denied" is believed."""
 MISMATCH = (15.0, 3600.0)
@@ -115,7 +113,7 @@ class Runs:
         needed = self._state.needed_first(transfer)
         run = self._own(transfer, free >> needed << needed) or self._own(transfer, free)
         if run is None and idle and len(leases) < LEASES_LIMIT:
-            run = self._others(transfer, free, now) or self._share(transfer, leases)
+            run = self._others(transfer, free, now) or self._share(transfer, leases, now)
         return run
 
     def _own(self, transfer: Transfer, free: int) -> Run | None:
@@ -151,18 +149,42 @@ class Runs:
         first = bitset.lowest(last)
         return Run(first, first + bitset.lowest(~(last >> first)))
 
-    def _share(self, transfer: Transfer, leases: dict[PeerId, lease.Lease]) -> Run | None:
-        """The back of the lease that would take longest."""
-        best, longest = None, 0.0
-        for peer, held in leases.items():
-            span = bitset.span(held.first, min(held.stop, transfer.cut.count))
-            left = list(bitset.members(span & transfer.missing & transfer.levels[0]))
-            theirs = self._uplinks.rate_of(peer)
-            first = lease.split(left, transfer.cut.chunk_length, theirs, self._uplinks.rate)
-            takes = len(left) / (theirs or self._uplinks.rate or 1.0)
-            if first is not None and takes > longest:
-                best, longest = Run(first, left[-1] + 1), takes
-        return best
+    def _share(self, transfer: Transfer, leases: dict[PeerId, lease.Lease], now: float) -> Run | None:
+        """The back of the lease that would take longest; all who are idle share out the longest alike."""
+        left = {peer: self._left(transfer, held, leases) for peer, held in leases.items()}
+        rates = {peer: self._uplinks.rate_of(peer) for peer in leases}
+        order = sorted(left, key=lambda peer: (-len(left[peer]) / (rates[peer] or 1.0), peer))
+        helpers = {self._state.me, *self._state.wanters(transfer.blob, transfer.size)}
+        idle = sorted(
+            peer
+            for peer in self._uplinks.candidates()
+            if peer in helpers and not self._uplinks.busy(peer, now)
+        )
+        place = idle.index(self._state.me)
+        for turn in range(len(order)):
+            number = (place + turn) % len(order)
+            at_it = range(number, max(len(idle), number + 1), len(order))
+            mine = at_it.index(place) if place in at_it else 0
+            holder = order[number]
+            chunks = lease.split(
+                left[holder],
+                transfer.cut.chunk_length,
+                rates[holder],
+                self._uplinks.rate,
+                (mine, len(at_it) if place in at_it else 1),
+            )
+            if chunks:
+                return Run(chunks[0], chunks[-1] + 1)
+        return None
+
+    @staticmethod
+    def _left(transfer: Transfer, held: lease.Lease, leases: dict[PeerId, lease.Lease]) -> list[int]:
+        """What a lease has still to bring, without what others took over from its back."""
+        bits = bitset.span(held.first, min(held.stop, transfer.cut.count))
+        for other in leases.values():
+            if other.first > held.first:
+                bits &= ~bitset.span(other.first, other.stop)
+        return list(bitset.members(bits & transfer.missing & transfer.levels[0]))
 
     def may_help(self, blob: Digest, size: int, now: float) -> bool:
         """Whether our uplink should have a part in a blob that peers want. A small one is for the first in
@@ -319,11 +341,11 @@ class Runs:
             return False
         if frame.stop <= run.next or frame.first >= run.stop:
             return False
-        if frame.first > run.next + NEAR:
+        if frame.first > run.next:
             run.stop, run.trimmed = frame.first, True
             self._state.emit(effects.TrimUplink(transfer.blob, run.stop))
             self._tell(transfer.blob, run, now)
-        elif frame.first >= run.next - NEAR:
+        elif frame.first == run.next:
             name = lease.segment_lease(str(frame.blob), frame.first)
             if lease.holder(name, {session.peer: 1.0, self._state.me: 1.0}) == session.peer:
                 self.stop(transfer)

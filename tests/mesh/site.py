@@ -63,6 +63,8 @@ class Uplink:
         self._rate = rate
         self.bytes = 0
         self.down = False
+        self.hangs = False
+        """It brings nothing and says nothing."""
 
     def _check(self) -> None:
         fault = self._upstream.fault
@@ -118,6 +120,8 @@ class Uplink:
             for offset in range(start, stop, 65536):
                 piece = data[offset : min(offset + 65536, stop)]
                 await trio.sleep(len(piece) / self._rate)
+                while self.hangs:
+                    await trio.sleep(0.1)
                 self._check()
                 self.bytes += len(piece)
                 self._upstream.bytes += len(piece)

@@ -1,7 +1,7 @@
 import pytest
 
 from meshsat.protocol import lease
-from meshsat.protocol.lease import LEAST_PROGRESS, QUIET, SPLIT_CHUNKS, WEIGHT_RATIO, Lease
+from meshsat.protocol.lease import LEAST_PROGRESS, QUIET, WEIGHT_RATIO, Lease
 from tests.brain import peer
 
 NODES = [peer(f"node {number}") for number in range(8)]
@@ -78,23 +78,30 @@ def test_a_lease_that_was_begun_anew_counts_its_bytes_anew() -> None:
 
 
 def test_of_two_alike_each_takes_half() -> None:
-    assert lease.split(range(20, 40), CHUNK, 1e6, 1e6) == 30
+    assert lease.split(range(20, 40), CHUNK, 1e6, 1e6) == range(30, 40)
 
 
 def test_the_faster_takes_more() -> None:
-    assert lease.split(range(40), CHUNK, 1e6, 3e6) == 10
-    assert lease.split(range(40), CHUNK, 3e6, 1e6) == 30
+    assert lease.split(range(40), CHUNK, 1e6, 3e6) == range(10, 40)
+    assert lease.split(range(40), CHUNK, 3e6, 1e6) == range(30, 40)
 
 
 def test_unknown_rates_count_as_equal() -> None:
-    assert lease.split(range(40), CHUNK, 0, 3e6) == 20
+    assert lease.split(range(40), CHUNK, 0, 3e6) == range(20, 40)
 
 
-def test_the_holder_keeps_what_it_has_begun_with() -> None:
-    assert lease.split(range(5), CHUNK, 1e3, 1e9) == 2
+def test_several_idle_ones_share_alike() -> None:
+    parts = [lease.split(range(40), CHUNK, 1e6, 1e6, (number, 3)) for number in range(3)]
+    assert parts == [range(10, 20), range(20, 30), range(30, 40)]
+
+
+@pytest.mark.parametrize(("theirs", "kept"), [(1e3, 1), (9e6, 3), (0, 2)])
+def test_the_holder_keeps_what_it_has_begun_with(theirs: float, kept: int) -> None:
+    assert lease.split(range(12), CHUNK, theirs, 1e12)[0] == max(kept, 1 if theirs else 6)
 
 
 def test_what_ends_soon_or_is_small_is_not_shared() -> None:
-    assert lease.split(range(20), CHUNK, 100e6, 1e6) is None
-    assert lease.split(range(7), 256 * 1024, 0, 0) is None
-    assert lease.split(range(SPLIT_CHUNKS - 1), 4 * CHUNK, 1e3, 1e3) is None
+    assert not lease.split(range(20), CHUNK, 100e6, 1e6)
+    assert not lease.split(range(7), 256 * 1024, 0, 0)
+    assert not lease.split(range(1), 4 * CHUNK, 1e3, 1e3)
+    assert not lease.split(range(3), 4 * CHUNK, 1e3, 1e3, (0, 3))
