@@ -25,7 +25,7 @@ from sim.network import Network, Plan
 from sim.nodes import cpu_seconds, peak_bytes
 
 PATIENCE = 3.0
-"""A run is given up after so many times what it was expected to take, and 30 s."""
+"""A run is given up after so many times what it should take, and 30 s."""
 READY_SECONDS = 60.0
 LOG_LINES = 3
 FAST_MBIT = 10_000.0

@@ -84,7 +84,7 @@ def readme(report: Report) -> str:
             title = ""  # noqa: PLW2901 - said once for several rows
     machine = report.machine
     return (
-        f"{_markdown(table, 1)}\n\n"
+        f"{_markdown(table, 1)}\n\n![The same as a chart](docs/img/bench.png)\n\n"
         f"{'Medians of ' + str(runs) + ' runs' if runs > 1 else 'One run each'}"
         f" on {machine['cores']} cores, Linux {machine['kernel']}, Python {machine['python']}"
         f", libtorrent {machine['libtorrent']}, docker-registry {machine['docker_registry']}.\n"
