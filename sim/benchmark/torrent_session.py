@@ -3,9 +3,9 @@
 The task: `torrent` (the .torrent's path), `directory` (where the payload is or comes), `seed` (it is there),
 `listen` (ADDRESS:PORT), `peers` (addresses and ports to dial, up already; it is ready when it has met them).
 
-Laws, a fair opponent's (what was tried and made it slower is left out): no rate limit, no choking, TCP without
-encryption, no DHT, tracker or local discovery (peers are named), connections made before the start. Until then
-a session wants nothing, after it all.
+Laws, a fair opponent's (what was tried and made it slower is left out): no rate limit, no choking, TCP
+without encryption, no DHT, tracker or local discovery (peers are named), connections made before the start.
+Until then a session wants nothing, after it all.
 """
 
 import importlib
