@@ -1,6 +1,6 @@
 """What to ask of whom, and when to ask somebody else: the pipelines to the peers that hold what we miss."""
 
-from meshsat.protocol import bitset, effects, scheduler, wire
+from meshsat.protocol import bitset, effects, scheduler, sparse, wire
 from meshsat.protocol.runs import Runs
 from meshsat.protocol.session import Session
 from meshsat.protocol.state import State
@@ -51,8 +51,7 @@ class Asking:
         room = session.room(transfer.cut.chunk_length, now)
         if room <= 0:
             return
-        takers = sorted((*self._state.wanters(transfer.blob, transfer.size), self._state.me))
-        chosen = scheduler.choose(transfer, session.peer, takers, self._state.me, now, self._state.rng)
+        chosen = self._choose(transfer, session, now)
         asked: list[tuple[int, bytes]] = []
         for index in chosen:
             digest = transfer.claims.digest(index)
@@ -65,6 +64,19 @@ class Asking:
                 asked.append((index, digest))
         if asked:
             self._state.send(session.peer, wire.Request(transfer.blob, tuple(asked)))
+
+    def _choose(self, transfer: Transfer, session: Session, now: float) -> list[int]:
+        state = self._state
+        if state.view.large:
+            patient = state.far(session.peer) and state.has_mates(transfer.blob, 1)
+            if patient and (session.asked or not state.starving(now)):
+                return []
+            if patient:
+                return sparse.choose_one(transfer, session.peer, now, state.rng)
+            turns = state.view.around(session.peer) if state.has_mates(transfer.blob, 4) else ()
+            return sparse.choose(transfer, session.peer, turns, state.me, now, state.rng)
+        takers = sorted((*state.wanters(transfer.blob, transfer.size), state.me))
+        return scheduler.choose(transfer, session.peer, takers, state.me, now, state.rng)
 
     def _ask_some_entries(self, transfer: Transfer, now: float) -> None:
         if transfer.claims.known & transfer.missing == transfer.missing:

@@ -50,6 +50,12 @@ def ring_neighbours(me: PeerId, members: Collection[PeerId], rings: int = RINGS)
     return list(found)
 
 
+@lru_cache(maxsize=64)
+def around(peer: PeerId, members: tuple[PeerId, ...]) -> tuple[PeerId, ...]:
+    """A member's neighbours, sorted."""
+    return tuple(sorted(ring_neighbours(peer, members)))
+
+
 def hubs(members: Iterable[PeerId], uplinked: Collection[PeerId]) -> list[PeerId]:
     """Who knows all of a large site: the first in rank, those whose uplink works before others."""
     return sorted(members, key=lambda peer: (peer not in uplinked, _places(peer)[RINGS]))[:HUBS]

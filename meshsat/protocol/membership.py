@@ -195,7 +195,7 @@ class Membership:
             return
         hubs = graph.hubs(members, {peer for peer in members if self._has_uplink(peer)})
         neighbours = graph.ring_neighbours(me, members)
-        self._state.view = View(large, frozenset(neighbours), frozenset(hubs))
+        self._state.view = View(large, frozenset(neighbours), frozenset(hubs), tuple(sorted(members)))
         self._targets = set(members if me in hubs else (*neighbours, *hubs)) - {me}
 
     def _has_uplink(self, peer: PeerId) -> bool:

@@ -14,6 +14,8 @@ SENDING = 2
 """Chunks of one peer that the driver has in hand at once."""
 SUM = 64
 """Chunks of our own uplink after which their entries are told in one."""
+FAR_PACE = 1.0
+"""Seconds between two frames of haves to a far peer."""
 RECIPES = 64
 """Recipes of whole blobs kept at hand."""
 
@@ -22,6 +24,8 @@ class Serving:
     def __init__(self, state: State) -> None:
         self._state = state
         self._recipes: dict[Digest, tuple[bytes, ...]] = {}
+        self._far_at = float("-inf")
+        self._far_told: dict[Digest, int] = {}
         self._askers: dict[Digest, dict[PeerId, int]] = {}
         """Who waits for a recipe that is being read, and for which entries of it."""
 
@@ -73,7 +77,7 @@ class Serving:
             return
         entries = self._state.entry(transfer.blob, first, digests)
         transfer.claims.learn(entries)
-        for peer in self._state.wanters(transfer.blob, transfer.size):
+        for peer in self._state.hearers(transfer.blob, transfer.size):
             if transfer.blob not in self._state.sessions[peer].holds:
                 self._state.send(peer, entries)
 
@@ -86,12 +90,30 @@ class Serving:
         """A chunk more: to those who want it and lack it."""
         bit = 1 << index
         have = wire.Have(transfer.blob, bitset.to_bytes(bit, index + 1))
-        for peer in self._state.wanters(transfer.blob, transfer.size):
+        for peer in self._state.hearers(transfer.blob, transfer.size):
             session = self._state.sessions[peer]
             if not session.haves.get(transfer.blob, 0) & bit and transfer.blob not in session.holds:
                 if entry is not None:
                     self._state.send(peer, entry)
                 self._state.send(peer, have)
+
+    def tell_far(self, now: float) -> None:
+        """What came since: to far peers that want it, in one frame a second."""
+        if not self._state.view.large or now < self._far_at:
+            return
+        self._far_at = now + FAR_PACE
+        for transfer in self._state.transfers.values():
+            if transfer.have == self._far_told.get(transfer.blob, 0):
+                continue
+            self._far_told[transfer.blob] = transfer.have
+            have = wire.Have(transfer.blob, bitset.to_bytes(transfer.have, transfer.cut.count))
+            near = set(self._state.hearers(transfer.blob, transfer.size))
+            for peer in self._state.wanters(transfer.blob, transfer.size):
+                if peer not in near and transfer.blob not in self._state.sessions[peer].holds:
+                    self._state.send(peer, have)
+        self._far_told = {
+            blob: bits for blob, bits in self._far_told.items() if blob in self._state.transfers
+        }
 
     def recipe_known(self, blob: Digest, chunks: tuple[bytes, ...]) -> None:
         while len(self._recipes) >= RECIPES:

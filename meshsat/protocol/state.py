@@ -16,6 +16,12 @@ BAN = (60.0, 3600.0)
 """Seconds for which a peer that broke the rules is not spoken to; doubles with each time."""
 
 
+STARVING = 2.0
+"""Seconds without a chunk after which far peers are asked for some."""
+FEW_WANTERS = 8
+"""Peers that want a blob up to which even the far ones hear of each chunk at once."""
+
+
 @dataclass(slots=True)
 class Wanted:
     """A blob that peers want of the site."""
@@ -42,6 +48,12 @@ class View:
     """Ours, on the rings."""
     hubs: frozenset[PeerId] = frozenset()
     """Those who have a session with everybody; we may be one."""
+    members: tuple[PeerId, ...] = ()
+    """All of the site, in order."""
+
+    def around(self, peer: PeerId) -> tuple[PeerId, ...]:
+        """Another member's neighbours, in the order that each node sees."""
+        return graph.around(peer, self.members)
 
 
 @dataclass(slots=True)
@@ -73,6 +85,27 @@ class State:
         come and go by nearer ones, where there are any."""
         view = self.view
         return view.large and peer not in view.neighbours and (peer in view.hubs or self.me in view.hubs)
+
+    def has_mates(self, blob: Digest, least: int) -> bool:
+        """Whether so many near peers want the blob or hold it."""
+        for peer, session in self.sessions.items():
+            if (blob in session.wants or blob in session.holds) and not self.far(peer):
+                least -= 1
+                if not least:
+                    return True
+        return False
+
+    def starving(self, now: float) -> bool:
+        """Whether nothing has come for a while."""
+        return all(now - session.last_payload > STARVING for session in self.sessions.values())
+
+    def hearers(self, blob: Digest, size: int) -> list[PeerId]:
+        """Peers that want to hear of every chunk of this blob at once: the far ones only while they are
+        few."""
+        wanters = self.wanters(blob, size)
+        if not self.view.large or len(wanters) <= FEW_WANTERS:
+            return wanters
+        return [peer for peer in wanters if not self.far(peer)]
 
     def gossip_with(self) -> list[PeerId]:
         """The few peers to whom news is pushed."""

@@ -2,7 +2,7 @@
 
 from meshsat.protocol import effects, events, wire
 from meshsat.protocol.seeking import HOLDERS_TOLD, WANTERS_TOLD
-from tests.brain import ADDRESS, Blob, Brain, only, peer, sent
+from tests.brain import ADDRESS, Blob, Brain, only, peer, requested, sent
 
 NAMES = [f"n{number}" for number in range(60)]
 
@@ -98,3 +98,66 @@ def test_what_nobody_holds_or_can_fetch_fails() -> None:
     assert "no node of this site" in failed.message
     brain.hear(hubs[0], wire.Uplink(up=True))
     assert not only(brain.hear(hubs[0], wire.Peers(blob.digest, ())), effects.TellFailed)
+
+
+# --- far peers: a hub that is no neighbour ---
+
+
+def far_and_near(brain: Brain) -> tuple[str, list[str]]:
+    view = brain.machine._state.view
+    hub = next(name for name in hubs_of(brain) if peer(name) not in view.neighbours)
+    near = [name for name in NAMES if peer(name) in view.neighbours - view.hubs]
+    return hub, near
+
+
+def test_a_far_hub_is_asked_only_when_nothing_comes_from_near_peers() -> None:
+    brain, blob = large(), Blob(chunks=40)
+    hub, near = far_and_near(brain)
+    everybody = [hub, *near]
+    brain.meet(*everybody)
+    assert brain.machine._state.far(peer(hub))
+    assert not brain.machine._state.far(peer(near[0]))
+    brain.pull(blob)
+    for name in near:
+        brain.hear(name, blob.want())
+    brain.hear(hub, blob.holds(), blob.entries(hub))
+    done = brain.hear(near[0], blob.have(0)) + brain.wait(2.0, hearing=everybody)
+    assert requested(done, near[0]) == [0]
+    done = brain.feed(blob.stored(0, near[0]))
+    assert not requested(done + brain.wait(1.5, hearing=everybody), hub)
+    assert len(requested(brain.wait(1.0, hearing=everybody), hub)) == 1
+
+
+def test_who_wants_a_blob_alone_asks_the_hub_at_once() -> None:
+    brain, blob = large(), Blob(chunks=40)
+    hub, near = far_and_near(brain)
+    brain.meet(hub, *near)
+    brain.pull(blob)
+    assert len(requested(brain.hear(hub, blob.holds(), blob.entries(hub)), hub)) >= 2
+
+
+def hub_brain() -> Brain:
+    """A node that is a hub itself: of those here only it has an uplink."""
+    brain = Brain(uplink=True)
+    for other in NAMES:
+        brain.feed(events.PeerSighted(peer(other), (), (f"{other}:1",)))
+    brain.tick()
+    assert peer("me") in brain.machine._state.view.hubs
+    return brain
+
+
+def test_a_hub_tells_far_peers_of_chunks_in_one_frame_a_second() -> None:
+    brain, blob = hub_brain(), Blob(chunks=40)
+    neighbours = brain.machine._state.view.neighbours
+    near = [name for name in NAMES if peer(name) in neighbours]
+    far = [name for name in NAMES if peer(name) not in neighbours][:20]
+    brain.meet(*near, *far)
+    for name in (*near, *far):
+        brain.hear(name, blob.want())
+    brain.pull(blob)
+    done = []
+    for index in range(20):
+        done += brain.feed(blob.stored(index)) + brain.wait(0.1, hearing=[*near, *far])
+    assert all(len(sent(done, wire.Have, name)) == 20 for name in near)
+    assert all(1 <= len(sent(done, wire.Have, name)) <= 3 for name in far)
+    assert sent(done, wire.Have, far[0])[-1].bits[0] == 0xFF
