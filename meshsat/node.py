@@ -34,10 +34,11 @@ from meshsat.mesh.trace_file import TraceFile
 from meshsat.metrics import Metrics
 from meshsat.protocol.machine import Machine, Settings
 from meshsat.protocol.recording import RecordedMachine
+from meshsat.protocol.transfer import Transfer
 from meshsat.protocol.wire import PROTOCOL as SWAP
 from meshsat.records import RecordKeeper, from_store_untrusted
 from meshsat.registry.app import create_registry
-from meshsat.status import ImageStatus, NodeStatus, PeerStatus, TransferStatus, UplinkStatus
+from meshsat.status import ImageStatus, NodeStatus, PeerStatus, TransferStatus, UplinkStatus, in_words
 from meshsat.store.store import Store
 from meshsat.trust import tokens
 from meshsat.trust.passes import NODE
@@ -238,7 +239,11 @@ class Node:
             bulk_addresses=tls.addresses,
             transfers=tuple(
                 TransferStatus(
-                    str(transfer.blob), transfer.have_bytes, transfer.size, len(transfer.holders), None
+                    str(transfer.blob),
+                    transfer.have_bytes,
+                    transfer.size,
+                    len(transfer.holders),
+                    _trouble(transfer, trio.current_time()),
                 )
                 for transfer in self._machine.transfers.values()
             ),
@@ -248,7 +253,17 @@ class Node:
     def _uplink_status(self) -> UplinkStatus:
         if self._uplink is None:
             return UplinkStatus(enabled=False, up=None)
-        return UplinkStatus(True, self._uplink.up, self._uplink.last_error, self._config.uplink.rate)
+        now = trio.current_time()
+        since, held = self._uplink.failing_since, self._uplink.held_until
+        retry_at = max((at for at in (held, self._machine.uplink_retry_at) if at is not None), default=None)
+        return UplinkStatus(
+            True,
+            self._uplink.up,
+            self._uplink.last_error,
+            self._config.uplink.rate,
+            failing_for=None if since is None else now - since,
+            retry_in=None if retry_at is None else max(0.0, retry_at - now),
+        )
 
     def _problems(self) -> list[str]:
         problems: list[str] = []
@@ -258,8 +273,10 @@ class Node:
             )
         if not self._machine.site_has_uplink():
             problems.append("no node of this site that we see has a working uplink: tags may be old")
-        if self._uplink is not None and self._uplink.last_error:
-            problems.append(f"uplink: {self._uplink.last_error}")
+        uplink = self._uplink_status()
+        if uplink.last_error:
+            times = in_words(uplink.failing_for, uplink.retry_in)
+            problems.append(f"uplink: {uplink.last_error}{times}")
         if self._identity.member.not_after < time.time():
             problems.append("this node's pass has expired: peers refuse it; join again with `meshsat join`")
         return problems
@@ -329,6 +346,14 @@ def _chance(seed: bytes | None = None) -> random.Random:
 
 def _port_of(addresses: Sequence[str]) -> int:
     return int(addresses[0].rpartition(":")[2]) if addresses else 0
+
+
+def _trouble(transfer: Transfer, now: float) -> str | None:
+    """Why our uplink does not bring a blob, for how long, and when it is tried again."""
+    if not transfer.problem:
+        return None
+    times = in_words(now - transfer.problem_since, max(0.0, transfer.retry_at - now))
+    return transfer.problem + times
 
 
 def _count(counter: Counter) -> int:

@@ -12,6 +12,10 @@ class UplinkStatus:
     last_error: str | None = None
     rate: int = 0
     """Bytes per second; 0 is no cap."""
+    failing_for: float | None = None
+    """Seconds since `last_error` began to keep it from working."""
+    retry_in: float | None = None
+    """Seconds until it is tried again; None: it works, or a try is on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,14 @@ class NodeStatus:
     transfers: tuple[TransferStatus, ...] = ()
     problems: tuple[str, ...] = field(default=())
     """What an operator should do something about, in plain words."""
+
+
+def in_words(failing_for: float | None, retry_in: float | None) -> str:
+    """` (for 12 s; next try in 30 s)`: what belongs behind an error; nothing where nothing is known."""
+    known = [] if failing_for is None else [f"for {failing_for:.0f} s"]
+    if retry_in is not None:
+        known.append(f"next try in {retry_in:.0f} s")
+    return f" ({'; '.join(known)})" if known else ""
 
 
 def as_json(snapshot: Any) -> dict[str, Any]:

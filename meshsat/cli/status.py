@@ -43,12 +43,15 @@ def _pairs(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def uplink_in_words(uplink: dict[str, Any]) -> str:
     """`off`, `not tried yet`, `up` or `down`, with the cap and the last error where there is one."""
     from meshsat.cli.units import size
+    from meshsat.status import in_words
 
     if not uplink["enabled"]:
         return "off"
     words = {None: "not tried yet", True: "up", False: "down"}[uplink["up"]]
     cap = f", at most {size(uplink['rate'])}/s" if uplink["rate"] else ""
-    why = f": {uplink['last_error']}" if uplink["up"] is False and uplink["last_error"] else ""
+    why = ""
+    if uplink["up"] is False and uplink["last_error"]:
+        why = f": {uplink['last_error']}{in_words(uplink.get('failing_for'), uplink.get('retry_in'))}"
     return words + cap + why
 
 

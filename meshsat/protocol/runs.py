@@ -270,7 +270,7 @@ class Runs:
         if not transfer.problem:
             transfer.problem_since = now
         transfer.problem = event.message[:MESSAGE_LIMIT]
-        if event.fault is Fault.UNAVAILABLE:
+        if event.fault is Fault.UNAVAILABLE and event.retry_after is None:
             if self._uplinks.failed(now, event.retry_after, blob=transfer.blob):
                 self.stop_all()
         elif event.fault is Fault.STORAGE:

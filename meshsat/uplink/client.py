@@ -68,6 +68,16 @@ class Uplink:
         """What an operator should know: the latest failure that was not mended since."""
         return self._upstreams.last_error
 
+    @property
+    def failing_since(self) -> float | None:
+        """On trio's clock, since when `last_error` stands."""
+        return self._upstreams.failing_since
+
+    @property
+    def held_until(self) -> float | None:
+        """On trio's clock, until when the registry of `last_error` asked to be left alone."""
+        return self._upstreams.held_until
+
     def ignores_ranges(self, registry: str) -> bool:
         """True once `registry` answered a range with the whole: fetch its blobs in one go."""
         return self._upstreams.state(registry).ignores_ranges

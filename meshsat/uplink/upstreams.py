@@ -72,6 +72,8 @@ class _State:
     """What is remembered of one registry."""
 
     error: str | None = None
+    failing_since: float = 0.0
+    """trio's clock; while there is an error."""
     held_until: float = 0.0
     """trio's clock."""
     ignores_ranges: bool = False
@@ -114,6 +116,17 @@ class Upstreams:
     def last_error(self) -> str | None:
         """The latest failure of a registry that has not answered properly since."""
         return next((s.error for s in reversed(self._states.values()) if s.error is not None), None)
+
+    @property
+    def failing_since(self) -> float | None:
+        """On trio's clock, since when there is the `last_error`."""
+        return next((s.failing_since for s in reversed(self._states.values()) if s.error is not None), None)
+
+    @property
+    def held_until(self) -> float | None:
+        """On trio's clock, until when the registry of the `last_error` asked to be left alone."""
+        held = next((s.held_until for s in reversed(self._states.values()) if s.error is not None), 0.0)
+        return held if held > trio.current_time() else None
 
     def state(self, registry: str) -> _State:
         state = self._states.setdefault(registry, _State())
@@ -168,6 +181,8 @@ class Upstreams:
         state = self.state(registry)
         if state.error != reason:
             log.warning("upstream failed", registry=registry, reason=reason)
+        if state.error is None:
+            state.failing_since = trio.current_time()
         state.error = reason
         self._states.move_to_end(registry)
 

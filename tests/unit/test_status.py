@@ -2,7 +2,7 @@
 
 import json
 
-from meshsat.status import NodeStatus, TransferStatus, UplinkStatus, as_json
+from meshsat.status import NodeStatus, TransferStatus, UplinkStatus, as_json, in_words
 
 
 def test_a_snapshot_is_json() -> None:
@@ -27,5 +27,18 @@ def test_a_snapshot_is_json() -> None:
     )
     read = json.loads(json.dumps(as_json(status)))
     assert read["wan_bytes_in"] == 1
-    assert read["uplink"] == {"enabled": True, "up": None, "last_error": None, "rate": 0}
+    assert read["uplink"] == {
+        "enabled": True,
+        "up": None,
+        "last_error": None,
+        "rate": 0,
+        "failing_for": None,
+        "retry_in": None,
+    }
     assert read["transfers"][0]["have_bytes"] == 1
+
+
+def test_how_long_and_when_again_in_words() -> None:
+    assert in_words(None, None) == ""
+    assert in_words(12.3, None) == " (for 12 s)"
+    assert in_words(12.3, 29.6) == " (for 12 s; next try in 30 s)"

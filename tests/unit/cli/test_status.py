@@ -41,3 +41,9 @@ def test_json_is_the_snapshot_on_one_line(meshsat: Meshsat, node: FakeNode) -> N
 def test_the_uplink_in_words(enabled: bool, up: bool | None, words: str) -> None:
     told = {"enabled": enabled, "up": up, "last_error": "broken", "rate": 0}
     assert uplink_in_words(told) == words
+
+
+def test_how_long_the_uplink_is_down_and_when_it_is_tried_again() -> None:
+    told = {"enabled": True, "up": False, "last_error": "status 503", "rate": 0}
+    told |= {"failing_for": 12.0, "retry_in": 30.0}
+    assert uplink_in_words(told) == "down: status 503 (for 12 s; next try in 30 s)"

@@ -348,3 +348,177 @@ def test_a_want_of_a_tebibyte_costs_little(monkeypatch: pytest.MonkeyPatch) -> N
     brain.feed(events.TransferOpened(Blob().digest))
     brain.tick()
     assert 0 < len(calls) < 2 * RUN_SEGMENTS
+
+
+# --- beside other uplinks ---
+
+
+def lease_of(blob: Blob, first: int, stop: int, brought: int = 0) -> wire.Lease:
+    return wire.Lease(blob.digest, first, stop, brought)
+
+
+def beside(blob: Blob, *names: str) -> Brain:
+    """A node with an uplink that pulls the blob, among others with one."""
+    brain = Brain(uplink=True)
+    brain.meet(*(names or ("u",)), uplink=True)
+    brain.pull(blob)
+    return brain
+
+
+def test_a_run_is_told_when_it_begins_each_second_and_when_it_ends() -> None:
+    blob = led_by("me", ["u"], chunks=8)
+    brain = Brain(uplink=True)
+    brain.meet("u", uplink=True)
+    brain.meet("dark")
+    begun = brain.pull(blob)
+    assert sent(begun, wire.Lease) == sent(begun, wire.Lease, "u") == [lease_of(blob, 0, 8)]
+    brain.feed(events.UplinkProgressed(blob.digest, 1000))
+    assert sent(brain.wait(1.05), wire.Lease, "u") == [lease_of(blob, 0, 8, 1000)]
+    over = brain.feed(events.UplinkEnded(blob.digest, None))
+    assert sent(over, wire.Lease, "u")[0] == lease_of(blob, 0, 0, 1000)
+
+
+def test_whose_uplink_comes_is_told_of_our_runs() -> None:
+    blob = led_by("me", ["u"], chunks=8)
+    brain = Brain(uplink=True)
+    brain.meet("u")
+    brain.pull(blob)
+    assert sent(brain.hear("u", wire.Uplink(up=True)), wire.Lease, "u") == [lease_of(blob, 0, 8)]
+
+
+def test_what_a_peer_is_bringing_is_not_fetched() -> None:
+    blob = split("mm", m="me", u="u")
+    brain = Brain(uplink=True)
+    brain.meet("u", uplink=True)
+    brain.feed(blob.wanted())
+    brain.hear("u", lease_of(blob, 0, 70))
+    assert runs(brain.feed(brain.opened(blob))) == [(70, 128)]
+
+
+def test_an_idle_uplink_takes_the_back_of_what_another_is_bringing() -> None:
+    blob = split("uu", m="me", u="u")
+    brain = beside(blob)
+    assert runs(brain.hear("u", lease_of(blob, 0, 128))) == [(64, 128)]
+
+
+def test_the_faster_one_takes_more_of_it() -> None:
+    blob = split("uu", m="me", u="u")
+    brain = Brain(uplink=True)
+    brain.meet("u", uplink=True)
+    brain.hear("u", wire.Uplink(up=True, rate=1_000_000))
+    brain.machine._uplinks.rate = 3e6
+    brain.feed(blob.wanted())
+    brain.hear("u", lease_of(blob, 0, 128))
+    brain.hear("u", *(blob.have(index) for index in range(8)))
+    assert runs(brain.feed(brain.opened(blob))) == [(38, 128)]
+
+
+def test_a_run_whose_back_another_takes_ends_there() -> None:
+    blob = split("mm", m="me", u="u")
+    brain = beside(blob)
+    done = brain.hear("u", lease_of(blob, 64, 128))
+    assert only(done, effects.TrimUplink) == [effects.TrimUplink(blob.digest, 64)]
+    assert sent(done, wire.Lease, "u") == [lease_of(blob, 0, 64)]
+    done = [effect for index in range(64) for effect in brain.feed(blob.stored(index))]
+    assert only(done, effects.CancelUplink) == [effects.CancelUplink(blob.digest)]
+
+
+def test_of_two_that_begin_at_one_place_one_stays() -> None:
+    blob = split("mm", m="me", u="u")
+    stays = []
+    for me, other in (("me", "u"), ("u", "me")):
+        brain = Brain(me, uplink=True)
+        brain.pull(blob)
+        brain.meet(other, uplink=True)
+        stays.append(not only(brain.hear(other, lease_of(blob, 0, 128)), effects.CancelUplink))
+    assert sorted(stays) == [False, True]
+
+
+def test_a_peer_behind_us_is_no_reason_to_stop() -> None:
+    blob = split("um", m="me", u="u")
+    brain = beside(blob)
+    done = brain.hear("u", lease_of(blob, 0, 128))
+    assert not only(done, effects.CancelUplink)
+    assert not only(done, effects.TrimUplink)
+
+
+def test_a_run_stops_at_what_a_peer_has_meanwhile() -> None:
+    blob = split("mm", m="me", u="u")
+    brain = beside(blob)
+    brain.hear("u", blob.have(3, 4, 5))
+    done = [effect for index in range(3) for effect in brain.feed(blob.stored(index))]
+    assert only(done, effects.CancelUplink)
+    assert runs(done) == [(6, 128)]
+
+
+def test_a_run_without_a_byte_is_left_to_another() -> None:
+    blob = split("mm", m="me", u="u")
+    brain = beside(blob)
+    assert not only(brain.wait(2.5, hearing=["u"]), effects.CancelUplink)
+    done = brain.wait(1, hearing=["u"])
+    assert only(done, effects.CancelUplink) == [effects.CancelUplink(blob.digest)]
+    assert sent(done, wire.Uplink, "u") == [wire.Uplink(up=False)]
+    assert not runs(brain.wait(7, hearing=["u"]))  # nor does it come back at once
+
+
+def test_an_uplink_that_is_alone_is_patient() -> None:
+    brain = Brain(uplink=True)
+    brain.pull(Blob())
+    assert not only(brain.wait(30), effects.CancelUplink)
+
+
+def test_a_slow_run_goes_on() -> None:
+    blob = split("mm", m="me", u="u")
+    brain = beside(blob)
+    done = []
+    for _ in range(10):
+        done += brain.feed(events.UplinkProgressed(blob.digest, 100)) + brain.wait(2, hearing=["u"])
+    assert not only(done, effects.CancelUplink)
+
+
+def test_what_a_silent_member_should_fetch_is_begun_by_an_idle_one() -> None:
+    blob = led_by("u", ["me"], chunks=8)
+    brain = beside(blob)
+    assert runs(brain.wait(2, hearing=["u"])) == [(0, 8)]
+
+
+# --- whose turn it is among the blobs ---
+
+
+def test_a_reader_anywhere_comes_before_what_nobody_waits_for() -> None:
+    brain = Brain(uplink=True)
+    brain.meet("dark")
+    for number in range(RUNS):
+        brain.pull(Blob(f"background {number}"), priority=Priority.BACKGROUND)
+    urgent = Blob("urgent")
+    brain.hear("dark", urgent.want(Priority.READER))
+    done = brain.feed(brain.opened(urgent))
+    assert [effect.blob for effect in only(done, effects.FetchUplink)] == [urgent.digest]
+    assert len(only(done, effects.CancelUplink)) == 1
+
+
+def test_of_equals_who_got_least_is_next() -> None:
+    brain = Brain(uplink=True)
+    brain.meet("greedy", "modest")
+    blobs = [Blob(f"{number}") for number in range(RUNS + 3)]
+    for blob in blobs:
+        brain.hear("greedy", blob.want())
+        brain.feed(brain.opened(blob))
+    late = Blob("late")
+    brain.hear("modest", late.want())
+    brain.feed(brain.opened(late))
+    done = brain.feed(events.UplinkEnded(blobs[0].digest, Fault.NOT_FOUND, "no"))
+    assert [effect.blob for effect in only(done, effects.FetchUplink)] == [late.digest]
+
+
+def test_an_upstream_that_asks_for_patience_gets_it_and_the_uplink_stays_up() -> None:
+    blob = led_by("me", [])
+    brain = Brain(uplink=True)
+    brain.pull(blob)
+    brain.feed(ended(blob, Fault.UNAVAILABLE, 30.0))
+    assert brain.machine.uplink_up
+    assert brain.transfer(blob).problem == "upstream said no"
+    assert not runs(brain.wait(29))
+    assert runs(brain.wait(2)) == [(0, 4)]
+    brain.feed(blob.stored(0))
+    assert not brain.transfer(blob).problem

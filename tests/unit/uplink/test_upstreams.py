@@ -282,6 +282,9 @@ async def test_long_retry_after_is_told_and_kept(connect: Connect, up: Upstream)
             await wired.uplink.manifest(up.address, REPOSITORY, "42")
         assert told.value.retry_after == pytest.approx(120.0, abs=5)
         assert wired.pauses == []
+        now = trio.current_time()
+        assert wired.uplink.failing_since == pytest.approx(now, abs=10)
+        assert wired.uplink.held_until == pytest.approx(now + 120, abs=10)
     assert len(up.requests) == 1
 
 

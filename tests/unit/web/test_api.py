@@ -146,7 +146,14 @@ async def test_status(view: View) -> None:
     answer = await get(view, "/api/v1/status")
     assert answer.status == 200
     assert answer.json["wan_bytes_in"] == 1
-    assert answer.json["uplink"] == {"enabled": True, "up": None, "last_error": None, "rate": 0}
+    assert answer.json["uplink"] == {
+        "enabled": True,
+        "up": None,
+        "last_error": None,
+        "rate": 0,
+        "failing_for": None,
+        "retry_in": None,
+    }
 
 
 async def test_peers_and_images(view: View) -> None:
