@@ -490,7 +490,7 @@ async def test_a_source_that_does_not_have_it_is_passed_over() -> None:
         (DigestMismatchError("other bytes"), Fault.WRONG_BYTES),
         (InvalidInputError("no manifest"), Fault.WRONG_BYTES),
         (StorageError("disk full"), Fault.STORAGE),
-        (UnavailableError("no route", retry_after=7.0), Fault.UNAVAILABLE),
+        (UnavailableError("busy", retry_after=7.0), Fault.UNAVAILABLE),
         (MeshsatError("else"), Fault.UNAVAILABLE),
     ],
 )
@@ -504,7 +504,7 @@ async def test_each_fault_of_the_upstream_is_told(error: MeshsatError, fault: Fa
         assert (demand.fault, demand.message) == (fault, str(error))
         retry_after = getattr(error, "retry_after", None)
         assert rig.of(events.UplinkEnded) == [events.UplinkEnded(blob, fault, str(error), retry_after)]
-        assert rig.machine.uplink_up is (fault is not Fault.UNAVAILABLE)
+        assert rig.machine.uplink_up is (fault is not Fault.UNAVAILABLE or retry_after is not None)
 
 
 async def test_an_upstream_that_ends_early_is_told() -> None:
