@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from meshsat.oci.digest import Digest
 from meshsat.protocol import effects, events, wire
 from meshsat.protocol.events import Event, Fault, Priority
+from meshsat.protocol.gossip import ImageRecord
 from meshsat.protocol.machine import Machine, Settings
 from meshsat.trust.keys import PeerId
 from sim.simulator.blobs import SOURCE, synthetic
@@ -90,6 +91,8 @@ class SimNode:
         self.listens = False
         """Its host answers; while the node is not alive it answers that nobody listens."""
         self.wants: dict[Digest, list[Completion]] = {}
+        self.knows: dict[str, ImageRecord] = {}
+        """What tags mean, as it was told."""
         self._world = world
         self.life = 0
         """How often it was started."""
@@ -111,10 +114,9 @@ class SimNode:
             effects.ForgetChunks: lambda effect: self.disk.forget(effect.blob, effect.indexes),
             effects.LoadRecipe: self._load,
             effects.ResolveUpstream: self._resolve,
-            effects.TellResolved: _nothing,
+            effects.TellResolved: self._told_resolved,
             effects.TellFailed: self._told_failed,
-            effects.TrimUplink: _nothing,
-            effects.TellRecord: _nothing,
+            effects.TellRecord: self._told_record,
             effects.CountUse: _nothing,
         }
 
@@ -218,6 +220,11 @@ class SimNode:
         if self.alive:
             self._want(completion)
         return completion
+
+    def ask(self, tag: str, max_age: float = 0.0) -> None:
+        """Ask what a tag means; the answer, if any, comes to `knows`."""
+        registry, repository, _ = SOURCE
+        self.feed(events.ReferenceWanted(registry, repository, tag, max_age))
 
     def unwant(self, completion: Completion) -> None:
         """Who wanted it does no longer."""
@@ -423,10 +430,23 @@ class SimNode:
         self._later(partial(self._keep, blob, index, digest, None))
 
     def _resolve(self, effect: effects.ResolveUpstream) -> None:
-        """No world has tags: what is wanted is named by digest."""
-        key = (effect.registry, effect.repository, effect.reference)
-        message = "a simulated registry has no tags"
-        self.feed(events.UpstreamAnswered(*key, None, Fault.NOT_FOUND, message))
+        if self.uplink is None:
+            raise AssertionError("the machine asks over an uplink that it was told there is not")
+        queue = self._world.queue
+        answer = self.uplink.resolve(effect, self.key, UNIX + queue.now)
+        delay = self._world.physics.uplink_delay
+        queue.post(queue.now + delay, partial(self._answered, self.life, answer))
+
+    def _answered(self, life: int, answer: events.UpstreamAnswered) -> None:
+        if life == self.life:
+            self.feed(answer)
+
+    def _told_resolved(self, effect: effects.TellResolved) -> None:
+        if effect.record is not None:
+            self.knows[effect.reference] = effect.record
+
+    def _told_record(self, effect: effects.TellRecord) -> None:
+        self.knows[effect.record.reference] = effect.record
 
     def _told_failed(self, effect: effects.TellFailed) -> None:
         for completion in self.wants.get(effect.blob, []):

@@ -8,8 +8,11 @@ from functools import partial
 from typing import Protocol
 
 from meshsat.oci.digest import Digest
+from meshsat.oci.media_types import OCI_MANIFEST
 from meshsat.protocol import effects, events
 from meshsat.protocol.events import Event, Fault
+from meshsat.protocol.gossip import seal
+from meshsat.trust.keys import Signer
 from sim.simulator.blobs import digest_of, synthetic
 from sim.simulator.counters import Counters
 from sim.simulator.fluid import Flow, Fluid, Link
@@ -26,6 +29,8 @@ class Upstream:
 
     link: Link
     blobs: dict[Digest, int] = field(default_factory=dict)
+    tags: dict[str, tuple[Digest, int]] = field(default_factory=dict)
+    """What they mean: digest and size of a manifest, which is a blob like others."""
     requests: int = 0
 
     def add(self, name: str, size: int) -> Digest:
@@ -141,6 +146,28 @@ class SimUplink:
 
         delay = self._physics.uplink_delay if self.up else self._physics.uplink_stall
         self._queue.post(self._queue.now + delay, tell)
+
+    def resolve(self, wanted: effects.ResolveUpstream, key: Signer, unix: float) -> events.UpstreamAnswered:
+        """What the registry says a tag means, sealed by this node."""
+        name = (wanted.registry, wanted.repository, wanted.reference)
+        if not self.up:
+            return events.UpstreamAnswered(*name, None, Fault.UNAVAILABLE, "the uplink is down")
+        self._upstream.requests += 1
+        meaning = self._upstream.tags.get(wanted.reference)
+        if meaning is None:
+            return events.UpstreamAnswered(*name, None, Fault.NOT_FOUND, "the registry has no such tag")
+        digest, size = meaning
+        record = seal(
+            key,
+            registry=wanted.registry,
+            repository=wanted.repository,
+            reference=wanted.reference,
+            media_type=OCI_MANIFEST,
+            digest=digest,
+            size=size,
+            resolved_at=unix,
+        )
+        return events.UpstreamAnswered(*name, record)
 
     def abandon(self) -> None:
         """The node is gone."""

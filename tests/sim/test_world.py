@@ -1,6 +1,7 @@
 """The simulated world: real machines on arithmetic links. Rates in bytes a second."""
 
 import os
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -105,3 +106,30 @@ def test_a_run_does_not_follow_from_the_hashes_of_texts() -> None:
 def test_a_run_follows_from_its_seed() -> None:
     assert figures(7, Physics()) == figures(7, Physics())
     assert figures(7, Physics()) != figures(8, Physics())
+
+
+def test_what_a_tag_means_is_asked_once_and_told_to_all() -> None:
+    world = World(1)
+    site = site_of(world, 5)
+    world.upstream.tags["1"] = world.upstream.add("manifest", 1000), 1000
+    world.run(MET)
+    before = [node.counters.gossip_in for node in site.nodes]
+    for node in site.nodes:
+        node.ask("1")
+        node.ask("2")
+    world.run(MET + 60.0)
+    assert {node.knows["1"].digest for node in site.nodes} == {world.upstream.tags["1"][0]}
+    assert not any("2" in node.knows for node in site.nodes)
+    assert world.upstream.requests <= 4
+    assert all(node.counters.gossip_in > was for node, was in zip(site.nodes, before, strict=True))
+
+
+def test_a_large_site_is_no_full_mesh_and_fills() -> None:
+    world = World(1)
+    site = site_of(world, 40)
+    blob = world.upstream.add("layer", SIZE)
+    world.run(MET)
+    assert statistics.median(len(node.machine.sessions) for node in site.nodes) < 32
+    wanted = want_all(site.nodes, blob)
+    assert world.finish(60.0)
+    assert last(wanted) <= SIZE / UPLINK * 1.5
