@@ -179,7 +179,9 @@ class Exchange:
             session.holds[blob] = size
             session.haves.pop(blob, None)
             session.refused.pop(blob, None)
-            self._holder_changed(session, blob, now)
+            transfer = self._state.transfers.get(blob)
+            if transfer is not None:
+                self._holder_changed(transfer, session, now)
 
     def drops(self, session: Session, frame: wire.Drops, now: float) -> None:
         for blob in frame.blobs:
@@ -201,14 +203,12 @@ class Exchange:
         if bits & ~credited:
             transfer.credited[session.peer] = credited | bits
             session.earn_frame()
-        self._holder_changed(session, frame.blob, now)
+        self._holder_changed(transfer, session, now)
 
-    def _holder_changed(self, session: Session, blob: Digest, now: float) -> None:
-        transfer = self._state.transfers.get(blob)
-        if transfer is not None:
-            self._asking.count_holder(transfer, session, now)
-            self._asking.ask_entries(transfer, session, now)
-            self._asking.fill(transfer, session, now)
+    def _holder_changed(self, transfer: Transfer, session: Session, now: float) -> None:
+        self._asking.count_holder(transfer, session, now)
+        self._asking.ask_entries(transfer, session, now)
+        self._asking.fill(transfer, session, now)
 
     def want(self, session: Session, frame: wire.Want, now: float) -> None:
         old = session.wants.get(frame.blob)

@@ -20,7 +20,7 @@ from sim.simulator.physics import Physics
 from sim.simulator.queue import EventQueue
 from sim.simulator.sizes import encoded_length
 
-GOSSIP_TYPES = range(23, 27)
+GOSSIP = frozenset(kind for kind in wire.Frame.__subclasses__() if 23 <= kind.type <= 26)
 """Frames that carry records of images, and not the exchange of blobs."""
 Expected = tuple[int, bytes]
 """Length and digest of a chunk, as its receiver asked for it."""
@@ -187,7 +187,7 @@ class Lane:
         for frame in frames:
             size = encoded_length(frame)
             length += size
-            if frame.type in GOSSIP_TYPES:
+            if type(frame) in GOSSIP:
                 gossip += size
         sent, got = self.sender.counters, self.receiver.counters
         on_wire = self._physics.write_overhead + self._physics.overhead * length
