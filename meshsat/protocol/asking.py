@@ -36,10 +36,10 @@ class Asking:
         self._runs.start(transfer, now)
 
     def fill_all(self, transfer: Transfer, now: float) -> None:
-        if not transfer.missing & ~transfer.inflight & transfer.claims.known:
-            return  # nothing to ask of anybody
         peers = list(transfer.holders)
         self._state.rng.shuffle(peers)
+        if not transfer.missing & ~transfer.inflight & transfer.claims.known:
+            return  # nothing to ask of anybody
         for peer in peers:
             self.fill(transfer, self._state.sessions[peer], now)
 
