@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from meshsat.errors import MeshsatError
-from sim.verbs import replay
+from sim.verbs import compare, list, replay, run  # noqa: A004 - a verb's own name
 
 
 class Verb(Protocol):
@@ -20,6 +20,9 @@ class Verb(Protocol):
 
 
 VERBS: dict[str, Verb] = {
+    "list": list,
+    "run": run,
+    "compare": compare,
     "replay": replay,
 }
 
