@@ -29,6 +29,8 @@ class Claims:
         self._batches: dict[PeerId, list[Entries]] = {}
         self._kept: Counter[PeerId] = Counter()
         """Bytes of an author's batches: overlapping ones are passed on up to twice the recipe's length."""
+        self._met: set[PeerId] = set()
+        """Authors that spoke to us themselves."""
         self._barred: set[PeerId] = set()
         self._trial: list[PeerId] = []
         """Authors of a recipe that proved wrong, to be heard one by one; only the first is believed now."""
@@ -92,8 +94,10 @@ class Claims:
         count = len(entries.digests) // CHUNK_DIGEST
         if author in self._barred or entries.first + count > self._count:
             return 0
-        if author not in self._said and len(self._said) >= AUTHOR_LIMIT:
+        if author not in self._said and len(self._said) >= AUTHOR_LIMIT and not self._make_room(direct):
             return 0
+        if direct:
+            self._met.add(author)
         said = self._said.setdefault(author, {})
         before = self.known
         fresh = False
@@ -107,6 +111,16 @@ class Claims:
         if self._believed(author):
             self.known |= bitset.span(entries.first, entries.first + count)
         return self.known & ~before
+
+    def _make_room(self, direct: bool) -> bool:
+        """Whoever speaks for itself comes before those that others told of: names are cheap to make up."""
+        told_of = [author for author in self._said if author not in self._met and author not in self._trial]
+        if not direct or not told_of:
+            return False
+        for kept in (self._said, self._batches, self._kept):
+            kept.pop(told_of[-1], None)
+        self._recount()
+        return True
 
     def _keep(self, author: PeerId, entries: Entries, *, fresh: bool) -> None:
         """To be passed on: news, and what says in one frame what took several."""

@@ -112,7 +112,6 @@ class Exchange:
         transfer.opened = True
         for index, digest in event.held:
             if 0 <= index < transfer.cut.count:
-                transfer.claims.learn(self._state.entry(transfer.blob, index, digest))
                 transfer.stored(index, digest, None)
         if transfer.have:
             for peer in self._state.wanters(transfer.blob, transfer.size):

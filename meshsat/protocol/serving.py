@@ -61,7 +61,14 @@ class Serving:
             return
         transfer = self._state.transfers.get(frame.blob)
         if transfer is not None:
+            self._give_word(transfer, bits & transfer.have & ~transfer.claims.known)
             self.tell_entries(transfer, session.peer, bits)
+
+    def _give_word(self, transfer: Transfer, bits: int) -> None:
+        """What an earlier run left stood on a forgotten word: it is ours when nobody else gives one."""
+        for start, stop in in_batches(bits):
+            digests = b"".join(transfer.digests[index] for index in range(start, stop))
+            transfer.claims.learn(self._state.entry(transfer.blob, start, digests))
 
     def tell_entries(self, transfer: Transfer, peer: PeerId, bits: int) -> None:
         """The authors' own words, as they were signed."""

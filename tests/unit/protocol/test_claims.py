@@ -60,6 +60,18 @@ def test_few_authors_are_heard() -> None:
     assert claims.learn(blob.entries("author 0")) == 0b1110
 
 
+def test_who_speaks_for_itself_comes_before_those_it_is_told_of() -> None:
+    blob = Blob()
+    claims = Claims(blob.digest, blob.cut)
+    claims.learn(blob.entries("met", 0, 1))
+    for number in range(AUTHOR_LIMIT):
+        claims.learn(blob.entries(f"made up {number}", 0, 1), direct=False)
+    assert claims.learn(blob.entries("one more", 1, 3), direct=False) == 0
+    assert claims.learn(blob.entries("peer")) == 0b1110
+    assert claims.word(3) == (blob.chunks[3], peer("peer"))
+    assert claims.word(0) == (blob.chunks[0], peer("met"))
+
+
 def test_the_one_author_of_a_wrong_recipe_is_barred() -> None:
     blob = Blob()
     claims = claims_of(blob)

@@ -181,3 +181,15 @@ def test_a_recipe_is_told_once_to_whoever_asked_once() -> None:
     brain.hear("a", wire.AskEntries(blob.digest, blob.size, b"\x0f"))
     assert sent(brain.feed(events.RecipeLoaded(blob.digest, blob.chunks)), wire.Entries)
     assert brain.feed(events.RecipeLoaded(blob.digest, blob.chunks)) == []
+
+
+def test_what_an_earlier_run_left_is_signed_only_if_nobody_else_gives_a_word() -> None:
+    blob = Blob()
+    brain = Brain()
+    brain.meet("a", "b")
+    brain.hear("a", blob.want())
+    assert not sent(brain.pull(blob, 0, 1), wire.Entries)
+    brain.hear("b", blob.entries("b", 1))
+    done = brain.hear("a", wire.AskEntries(blob.digest, blob.size, b"\x03"))
+    told = {(entries.author, entries.first) for entries in sent(done, wire.Entries, "a")}
+    assert told == {(peer("me"), 0), (peer("b"), 1)}
