@@ -28,7 +28,7 @@ class Layout:
     manifest: str
     """Digest of the manifest or index that the layout's index.json names."""
     blobs: tuple[str, ...]
-    """Digests of the layers, and of what else is no manifest."""
+    """Digests of what is no manifest, layers first."""
     size: int
     """Bytes of everything that a pull fetches: manifest, config, layers."""
 
@@ -44,7 +44,8 @@ def random_image(directory: Path, layer_bytes: int, *, layers: int = 1, seed: in
     manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": descriptors}
     top = _finish(directory, _write(store, _json(manifest), MANIFEST))
     size = top["size"] + described["size"] + layers * layer_bytes
-    return Layout(directory, top["digest"], tuple(layer["digest"] for layer in descriptors), size)
+    blobs = (*descriptors, described)
+    return Layout(directory, top["digest"], tuple(one["digest"] for one in blobs), size)
 
 
 def demo_image(directory: Path, size: int) -> Layout:

@@ -1,7 +1,8 @@
 """A machine that tells a trace all that it is given, and a hash of all that it does.
 
 Laws: everything is told in the order in which it came, an event that broke the machine included; and a
-recorded machine does what any other would. When the trace takes no more, recording costs nothing any longer.
+recorded machine does what any other would. What the key signs is told as well: the machine sends and hashes
+it. When the trace takes no more, recording costs nothing any longer.
 """
 
 from collections.abc import Callable
@@ -32,7 +33,9 @@ class RecordedMachine(Machine):
         seed: bytes,
         version: str,
     ) -> None:
-        super().__init__(settings, sign, rng)
+        super().__init__(settings, self._sign, rng)
+        self._key = sign
+        self._signed: list[bytes] = []
         self._tell: Tell = tell
         self._hash = EffectsHash()
         self._told = self.addresses
@@ -47,10 +50,20 @@ class RecordedMachine(Machine):
         try:
             done = super().handle(event, now)
         except BaseException:
-            self._recording = self._tell(Happened(now, event, b""))
+            self._recording = self._tell(Happened(now, event, b"", self._take_signed()))
             raise
-        self._recording = self._tell(Happened(now, event, self._hash.add(done)))
+        self._recording = self._tell(Happened(now, event, self._hash.add(done), self._take_signed()))
         return done
+
+    def _sign(self, message: bytes) -> bytes:
+        signature = self._key(message)
+        if self._recording:
+            self._signed.append(signature)
+        return signature
+
+    def _take_signed(self) -> tuple[bytes, ...]:
+        signed, self._signed = tuple(self._signed), []
+        return signed
 
     def take_records(self, records: list[ImageRecord]) -> list[ImageRecord]:
         for first in range(0, len(records), RECORDS_AT_ONCE):

@@ -1,36 +1,35 @@
 """What a machine was told and when, as bytes: a trace that another machine can be run over.
 
 A trace is `MAGIC`, then entries, each a big-endian 32-bit length and CBOR. First the settings, the seed of
-the random generator and the version; then each event with its time and a running hash of all effects so far,
-from which signatures are left out (whoever replays has not the key); at last why it ends. Between them stands
+the random generator and the version; then each event with its time, what the key signed for it (whoever
+replays has not the key) and a running hash of all effects so far; at last why it ends. Between them stands
 what else the machine was given: its own addresses, and records that came by gossip.
 
 It holds names of images, peers and addresses. It holds no key, token, credential or content: none of these
-ever enters the machine. What a frame relays was signed by others, and is public among the fleet's members.
+ever enters the machine. What is signed, by this node or by others, is public among the fleet's members.
 """
 
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import cbor2
 
 from meshsat.cbor import decode_cbor_untrusted
 from meshsat.errors import InvalidInputError
-from meshsat.protocol import effects, wire
 from meshsat.protocol.effects import Effect
 from meshsat.protocol.events import Event
 from meshsat.protocol.gossip import ImageRecord
 from meshsat.protocol.machine import Settings
 from meshsat.protocol.plain import form_of, outline
+from meshsat.trust.keys import SIGNATURE_LENGTH
 
 MAGIC = b"meshsat trace 1\n"
 ENTRY_LIMIT = 16 << 20
 """Bytes of one entry."""
 HASH_LENGTH = 6
-NO_SIGNATURE = bytes(wire.SIGNATURE)
 LENGTH = struct.Struct("!I")
 
 KINDS: tuple[type, ...] = get_args(Event)
@@ -64,6 +63,8 @@ class Happened:
     event: Event
     effects: bytes
     """The running hash behind it; empty where the machine failed."""
+    signatures: tuple[bytes, ...] = ()
+    """What the node's key signed meanwhile, in that order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +114,6 @@ class EffectsHash:
 
 
 def _row(effect: Effect) -> list[Any]:
-    if isinstance(effect, effects.Send) and hasattr(effect.frame, "signature"):
-        unsigned = replace(effect.frame, signature=NO_SIGNATURE)  # type: ignore[call-arg]  # as just seen
-        effect = effects.Send(effect.peer, unsigned)
     number, form = _EFFECT_FORMS[type(effect)]
     return [number, form.write(effect)]
 
@@ -129,7 +127,8 @@ def encode(entry: Entry) -> bytes:
             return MAGIC + LENGTH.pack(len(body)) + body
         case Happened():
             number = _NUMBERS[type(entry.event)]
-            row = [_HAPPENED, entry.at, number, _EVENT_FORMS[number].write(entry.event), entry.effects]
+            event, signed = _EVENT_FORMS[number].write(entry.event), b"".join(entry.signatures)
+            row = [_HAPPENED, entry.at, number, event, entry.effects, signed]
         case Addressed():
             row = [_ADDRESSED, _ADDRESSED_FORM.write(entry)]
         case Learned():
@@ -187,12 +186,16 @@ def _read(row: Any, *, first: bool) -> Entry:
                     "replay it with the version that recorded it"
                 )
             entry = Started(version, seed, _SETTINGS.read(settings))
-        case [1, float(at), int(number), event, bytes(done)]:
+        case [1, float(at), int(number), event, bytes(done), bytes(signed)]:
             if not float("-inf") < at < float("inf") or not 0 <= number < len(KINDS):
                 raise InvalidInputError("an event has no time, or is of no known kind")
             if len(done) not in (0, HASH_LENGTH):
                 raise InvalidInputError(f"a hash of effects has {HASH_LENGTH} bytes")
-            entry = Happened(at, _EVENT_FORMS[number].read(event), done)
+            if len(signed) % SIGNATURE_LENGTH:
+                raise InvalidInputError(f"a signature has {SIGNATURE_LENGTH} bytes")
+            starts = range(0, len(signed), SIGNATURE_LENGTH)
+            signatures = tuple(signed[start : start + SIGNATURE_LENGTH] for start in starts)
+            entry = Happened(at, _EVENT_FORMS[number].read(event), done, signatures)
         case [2, addressed]:
             entry = _ADDRESSED_FORM.read(addressed)
         case [3, learned]:

@@ -7,6 +7,7 @@ Warm: it serves all nodes alone, at the rate of its own LAN link.
 import dataclasses
 import subprocess
 import time
+from pathlib import Path
 
 from sim.benchmark import stage
 from sim.benchmark.figures import Figures
@@ -75,13 +76,25 @@ def _serve(here: Stage, host: Host, upstream: str) -> subprocess.Popen[bytes]:
 
 
 def _fill(here: Stage, host: Host, image: Layout) -> None:
-    """Let the cache have the image already, and cut the WAN."""
+    """Let the cache have the image already, and cut the WAN. The cache stores a blob beside serving it, and
+    is not done when its client is."""
     (uplink,) = here.network.uplinks
     uplink.shape(stage.FAST_MBIT)
     filling = _client(here, host, host, image, "filling")
     stage.race([filling], FILL_SECONDS)
     filling.end()
+    deadline = time.monotonic() + FILL_SECONDS
+    while missing := [one for one in image.blobs if not _stored(here.directory / "cache", one)]:
+        if time.monotonic() > deadline:
+            raise StageError(f"the cache does not store {missing[0]}")
+        time.sleep(0.05)
     uplink.down()
+
+
+def _stored(root: Path, digest: str) -> bool:
+    kind, _, name = digest.partition(":")
+    links = root / "docker/registry/v2/repositories" / REPOSITORY / "_layers" / kind
+    return (links / name / "link").exists()
 
 
 def _client(here: Stage, host: Host, cache: Host, image: Layout, directory: str) -> stage.Worker:

@@ -1,7 +1,7 @@
 """Runs a machine over the trace of a real node, and says whether it does what that node did.
 
-Law: the machine is the shipped one, with the recorded settings and seed. It has not the node's key, so that
-what it signs is not signed; signatures are left out of the comparison, but those of others are checked.
+Law: the machine is the shipped one, with the recorded settings and seed. It has not the node's key: what that
+signed is in the trace, and is handed out again in the same order. Signatures of others are checked.
 """
 
 import random
@@ -15,7 +15,6 @@ from meshsat.protocol import effects, events
 from meshsat.protocol.effects import Effect
 from meshsat.protocol.machine import Machine
 from meshsat.protocol.trace import (
-    NO_SIGNATURE,
     Addressed,
     EffectsHash,
     Ended,
@@ -25,6 +24,7 @@ from meshsat.protocol.trace import (
     decode_untrusted,
 )
 from meshsat.protocol.wire import Frame
+from meshsat.trust.keys import SIGNATURE_LENGTH
 
 SHOWN = 64
 """Characters of a text or of bytes in hexadecimal that are shown of a field."""
@@ -71,7 +71,9 @@ class Replay:
         assert isinstance(started, Started)  # noqa: S101 - decode_untrusted's promise
         self.version, self.name, self.peer = started.version, started.settings.name, started.settings.me
         rng = random.Random(started.seed)  # noqa: S311 - as in the node
-        machine = Machine(started.settings, lambda _message: NO_SIGNATURE, rng)
+        signatures: list[bytes] = []
+
+        machine = Machine(started.settings, lambda _message: _next(signatures), rng)
         done, began, number = EffectsHash(), 0.0, 0
         for entry in entries:
             match entry:
@@ -83,6 +85,7 @@ class Replay:
                     self.ended = entry.reason
                 case Happened():
                     began = began if number else entry.at
+                    signatures[:] = entry.signatures
                     step = _step(machine, entry, number, entry.at - began, done)
                     self._count(step)
                     yield step
@@ -103,6 +106,11 @@ class Replay:
                 self.frames_out[type(effect.frame).__name__] += 1
         if step.departs and self.departed is None:
             self.departed = step
+
+
+def _next(signatures: list[bytes]) -> bytes:
+    """What the key signed then; it signed nothing more where the machine does something else now."""
+    return signatures.pop(0) if signatures else bytes(SIGNATURE_LENGTH)
 
 
 def _step(machine: Machine, entry: Happened, number: int, at: float, done: EffectsHash) -> Step:

@@ -13,11 +13,13 @@ import trio
 from meshsat.config import Config
 from meshsat.node import Listening, run_node
 from meshsat.protocol import events
+from meshsat.protocol.effects import Send
 from meshsat.protocol.machine import Settings
 from meshsat.protocol.recording import RecordedMachine
 from meshsat.protocol.trace import Ended, Entry, Happened, Started, TraceError, decode_untrusted, encode
+from meshsat.protocol.wire import Compare, Hello, News
 from sim.simulator.replay import Replay, Step, in_words
-from tests.brain import Blob, peer
+from tests.brain import Blob, key, peer
 from tests.fleet import Fleet
 from tests.upstream import Upstream
 
@@ -89,12 +91,13 @@ def recorded(*happened: events.Event) -> list[Entry]:
 
     machine = RecordedMachine(
         Settings(peer("me"), "me", uplink=False),
-        lambda _: b"s" * 64,
+        key("me").sign,
         random.Random(b"x"),
         tell,
         seed=b"x",
         version="1",
     )
+    machine.addresses = (("x:1",), ("y:2",))
     for at, event in enumerate(happened, start=5):
         machine.handle(event, float(at))
     return entries
@@ -115,17 +118,20 @@ def story() -> Iterator[events.Event]:
 
 
 def test_a_trace_replays_without_the_key() -> None:
-    replay, steps = replayed(recorded(*story()))
+    hello = events.FrameReceived(peer("a"), Hello("a", False, ("a:1",), ("a:2",)))
+    replay, steps = replayed(recorded(*story(), hello))
     assert replay.departed is None
-    assert [step.at for step in steps] == [0.0, 1.0, 2.0, 3.0, 4.0]
+    sent = (effect.frame for step in steps for effect in step.effects if isinstance(effect, Send))
+    assert {News, Compare} <= {type(frame) for frame in sent}, "its signed word, and a sum of it"
+    assert [step.at for step in steps] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     assert "has no end" in replay.ended
 
 
 def test_the_first_departure_is_told() -> None:
     entries = recorded(*story())
-    third = entries[3]
+    third = entries[4]
     assert isinstance(third, Happened)
-    entries[3] = Happened(third.at, events.BlobUnwanted(Blob().digest, events.Priority.PULL), third.effects)
+    entries[4] = Happened(third.at, events.BlobUnwanted(Blob().digest, events.Priority.PULL), third.effects)
     replay, steps = replayed(entries)
     assert replay.departed is steps[2]
 
@@ -137,9 +143,9 @@ def test_a_machine_that_fails_says_where(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (steps[-1].number, steps[-1].fault) == (3, "ZeroDivisionError: division by zero")
     assert replay.departed is steps[-1], "the recorded one did not fail"
     assert "ZeroDivisionError" in replay.ended
-    last = entries[4]
+    last = entries[5]
     assert isinstance(last, Happened)
-    replay, _ = replayed([*entries[:4], Happened(last.at, last.event, b""), Ended("x")])
+    replay, _ = replayed([*entries[:5], Happened(last.at, last.event, b""), Ended("x")])
     assert replay.departed is None, "the recorded one failed as well"
 
 

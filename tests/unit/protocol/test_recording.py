@@ -39,13 +39,22 @@ def story(blob: Blob) -> list[events.Event]:
 
 def test_a_recorded_machine_does_what_any_other_does_and_tells_it() -> None:
     recorded, blob = Recorded(), Blob()
-    plain = Machine(SETTINGS, key("me").sign, random.Random(b"seed"))
+    signed: list[bytes] = []
+
+    def sign(message: bytes) -> bytes:
+        signed.append(key("me").sign(message))
+        return signed[-1]
+
+    plain = Machine(SETTINGS, sign, random.Random(b"seed"))
+    plain.addresses = recorded.machine.addresses = (("x:1",), ("y:2",))
     hashed = EffectsHash()
     assert recorded.entries == [Started("1.2.3", b"seed", SETTINGS)]
     for at, event in enumerate(story(blob), start=1):
+        signed.clear()
         done = recorded.machine.handle(event, float(at))
         assert done == plain.handle(event, float(at))
-        assert recorded.entries[-1] == Happened(float(at), event, hashed.add(done))
+        assert recorded.entries[-1] == Happened(float(at), event, hashed.add(done), tuple(signed))
+    assert any(entry.signatures for entry in recorded.entries if isinstance(entry, Happened))
     hashes = [entry.effects for entry in recorded.entries if isinstance(entry, Happened)]
     assert any(one != other for one, other in pairwise(hashes)), "it did nothing"
 
