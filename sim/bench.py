@@ -159,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--quick",
         action="store_true",
-        help=f"{QUICK_PART:.0%} of the payload: to see it work",
+        help=f"{QUICK_PART:.0%}% of the payload: to see it work",
     )
     add("--unaware", action="store_true", help="meshsat's dark nodes believe in an uplink too, as by default")
     add("--json", type=Path, metavar="FILE", help="every run, the settings, the machine")

@@ -5,8 +5,9 @@ Laws, in order:
 2. A peer that alone holds chunks gives each of them to one peer, all different: the chunks that only it holds
    are dealt out among those who want the blob, by index; every node deals alike, without a word. The rest of
    the site then has them from each other, and the only seed's upload is spent once on each chunk.
-3. Else rarest first, ties at random.
-4. What its turn-taker did not fetch within `YOUNG` seconds is anybody's.
+   Each begins at a random place: views of who wants it may differ for a moment, and then meet seldom.
+3. Else rarest first, ties at random. A peer that alone holds some is asked for nothing that others hold too.
+4. What its turn-taker did not fetch within `YOUNG` seconds is anybody's who had no turn for as long.
 """
 
 from collections.abc import Sequence
@@ -52,11 +53,13 @@ def choose(
     turns = [taker for taker in takers if taker != peer]
     if me in turns:
         mine = bitset.every(len(turns), turns.index(me), transfer.cut.count)
-        take(wanted & sole & mine, limit, ordered=True)
+        take(wanted & sole & mine, limit, ordered=False)
     if not sole:
         for level in transfer.levels[2:]:
             take(wanted & level, limit, ordered=False)
             if len(chosen) >= limit:
                 break
-    take(wanted & ~transfer.young(now), limit, ordered=False)
+        take(wanted & ~transfer.young(now), limit, ordered=False)
+    elif transfer.turns_over(peer, now, mine=bool(chosen)):
+        take(wanted & sole & ~transfer.young(now), limit, ordered=False)
     return chosen

@@ -14,6 +14,12 @@ SENDING = 2
 """Chunks of one peer that the driver has in hand at once."""
 SUM = 64
 """Chunks of our own uplink after which their entries are told in one."""
+MANY_HEARERS = 4
+"""Peers that want a blob up to which all hear of each chunk at once."""
+COMMON = 2
+"""Holders from which on a chunk is common: whoever lacks it knows where to have it."""
+COMMON_PACE = 0.5
+"""Seconds between two frames of haves of common chunks."""
 FAR_PACE = 1.0
 """Seconds between two frames of haves to a far peer."""
 RECIPES = 64
@@ -24,6 +30,9 @@ class Serving:
     def __init__(self, state: State) -> None:
         self._state = state
         self._recipes: dict[Digest, tuple[bytes, ...]] = {}
+        self._common: dict[Digest, int] = {}
+        """Common chunks that came and are not told yet."""
+        self._common_at = float("-inf")
         self._far_at = float("-inf")
         self._far_told: dict[Digest, int] = {}
         self._askers: dict[Digest, dict[PeerId, int]] = {}
@@ -94,15 +103,34 @@ class Serving:
         self._state.send(peer, wire.Have(transfer.blob, bits))
 
     def tell_chunk(self, transfer: Transfer, index: int, entry: wire.Entries | None) -> None:
-        """A chunk more: to those who want it and lack it."""
+        """A chunk more: to those who want it and lack it; where many do, a common one soon, with others."""
         bit = 1 << index
-        have = wire.Have(transfer.blob, bitset.to_bytes(bit, index + 1))
-        for peer in self._state.hearers(transfer.blob, transfer.size):
-            session = self._state.sessions[peer]
-            if not session.haves.get(transfer.blob, 0) & bit and transfer.blob not in session.holds:
-                if entry is not None:
-                    self._state.send(peer, entry)
-                self._state.send(peer, have)
+        hearers = self._state.hearers(transfer.blob, transfer.size)
+        if entry is None and len(hearers) > MANY_HEARERS and transfer.copies(index) >= COMMON:
+            self._common[transfer.blob] = self._common.get(transfer.blob, 0) | bit
+            return
+        for peer in hearers:
+            self._tell_have(transfer.blob, peer, bit, entry)
+
+    def tell_common(self, now: float) -> None:
+        """The common chunks that came since, in one frame."""
+        if not self._common or now < self._common_at:
+            return
+        self._common_at = now + COMMON_PACE
+        common, self._common = self._common, {}
+        for blob, bits in common.items():
+            transfer = self._state.transfers.get(blob)
+            for peer in self._state.hearers(blob, transfer.size) if transfer is not None else ():
+                self._tell_have(blob, peer, bits)
+
+    def _tell_have(self, blob: Digest, peer: PeerId, bits: int, entry: wire.Entries | None = None) -> None:
+        """Of these chunks, those that the peer is not known to hold."""
+        session = self._state.sessions[peer]
+        news = bits & ~session.haves.get(blob, 0)
+        if news and blob not in session.holds:
+            if entry is not None:
+                self._state.send(peer, entry)
+            self._state.send(peer, wire.Have(blob, bitset.to_bytes(news, news.bit_length())))
 
     def tell_far(self, now: float) -> None:
         """What came since: to far peers that want it, in one frame a second."""

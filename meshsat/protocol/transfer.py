@@ -85,6 +85,8 @@ class Transfer:
         self.entries_asked_of: dict[PeerId, None] = {}
         self._young: deque[tuple[float, int]] = deque()
         self._young_bits = 0
+        self._turn_at: dict[PeerId, float] = {}
+        """Peer -> when something that it alone holds fell to us last, or when that was first asked."""
 
     # --- what is there ---
 
@@ -139,6 +141,10 @@ class Transfer:
             self.levels[level] ^= moved
             self.levels[level - 1] |= moved
 
+    def copies(self, index: int) -> int:
+        """How many connected peers hold this chunk."""
+        return next(level for level, bits in enumerate(self.levels) if bits >> index & 1)
+
     # --- what is asked for ---
 
     def ask(self, peer: PeerId, index: int, digest: bytes) -> None:
@@ -181,6 +187,13 @@ class Transfer:
         for index in bitset.members(bits):
             self._young.append((now, index))
         self._young_bits |= bits
+
+    def turns_over(self, peer: PeerId, now: float, *, mine: bool) -> bool:
+        """Whether nothing of what this peer alone holds fell to us for `YOUNG` seconds. `mine`: something
+        does now."""
+        if mine:
+            self._turn_at[peer] = now
+        return now - self._turn_at.setdefault(peer, now) >= YOUNG
 
     def young(self, now: float) -> int:
         """The chunks that are known for less than `YOUNG` seconds."""

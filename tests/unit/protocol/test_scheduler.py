@@ -68,15 +68,23 @@ def test_what_only_one_holds_is_dealt_out_among_the_takers() -> None:
         transfer = transfer_of(blob)
         transfer.held_by(A, bitset.full(12))
         order = sorted(map(peer, takers))
-        shares.append(scheduler.choose(transfer, A, order, peer(me), 0.0, random.Random(0)))
+        shares.append(sorted(scheduler.choose(transfer, A, order, peer(me), 0.0, random.Random(0))))
     assert shares == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
+
+
+def test_who_does_not_know_of_each_other_yet_seldom_ask_for_the_same() -> None:
+    blob = Blob(chunks=200)
+    transfer = transfer_of(blob)
+    transfer.held_by(A, bitset.full(200))
+    first = {chosen(transfer, "a", seed=seed)[0] for seed in range(15)}
+    assert len(first) > 10
 
 
 def test_the_seed_itself_takes_no_share() -> None:
     blob = Blob(chunks=4)
     transfer = transfer_of(blob)
     transfer.held_by(A, bitset.full(4))
-    assert chosen(transfer, "a", "a") == [0, 1, 2, 3]
+    assert sorted(chosen(transfer, "a", "a")) == [0, 1, 2, 3]
 
 
 def test_what_its_turn_taker_left_is_anybodys_after_a_while() -> None:
@@ -85,9 +93,13 @@ def test_what_its_turn_taker_left_is_anybodys_after_a_while() -> None:
     transfer.held_by(A, bitset.full(6))
     own = chosen(transfer, "a", "b", now=5.0 + YOUNG - 0.01)
     assert len(own) == 3
-    later = chosen(transfer, "a", "b", now=5.0 + YOUNG)
-    assert later[:3] == own
-    assert sorted(later) == [0, 1, 2, 3, 4, 5]
+    for index in own:
+        transfer.ask(A, index, blob.chunks[index])
+    assert chosen(transfer, "a", "b", now=5.0 + YOUNG) == [], (
+        "our turn has just ended, and theirs may not have"
+    )
+    later = chosen(transfer, "a", "b", now=5.0 + 2 * YOUNG)
+    assert sorted(later) == sorted({*range(6)} - {*own})
 
 
 def test_the_first_copies_out_of_a_sole_seed_are_all_different() -> None:
@@ -121,11 +133,13 @@ def test_a_readers_window_comes_before_the_turns() -> None:
     assert requested(done, "seed") == [20, 21]
 
 
-def test_a_peer_that_alone_holds_some_gives_those_before_what_others_hold_too() -> None:
+def test_a_peer_that_alone_holds_some_is_asked_for_nothing_that_others_hold_too() -> None:
     blob = Blob(chunks=8)
     transfer = transfer_of(blob)
     transfer.held_by(A, bitset.full(8))
     transfer.held_by(B, 0b1111)
-    own = chosen(transfer, "a", "c")
+    own = sorted(chosen(transfer, "a", "c"))
     assert own in ([4, 6], [5, 7])
-    assert sorted(chosen(transfer, "a", "c", now=YOUNG)[2:]) == sorted({*range(8)} - {*own})
+    for index in own:
+        transfer.ask(A, index, blob.chunks[index])
+    assert sorted(chosen(transfer, "a", "c", now=2 * YOUNG)) == sorted({4, 5, 6, 7} - {*own})

@@ -43,6 +43,27 @@ def test_one_peers_queue_is_not_in_the_way_of_anothers() -> None:
     assert list(chunks_of(brain.hear("b", ask(blob, 4)))) == [4]
 
 
+def test_where_many_want_it_what_is_common_is_told_later_and_in_one() -> None:
+    """First and second copies are told at once; of the others everybody knows where to have them."""
+    blob = Blob(chunks=5)
+    many = "bcdef"
+    brain = Brain()
+    brain.meet("seed", *many)
+    for name in many:
+        brain.hear(name, blob.want())
+    brain.pull(blob)
+    brain.hear("seed", blob.holds(), blob.entries("seed"))
+    done = brain.feed(blob.stored(0, "seed"))
+    assert [len(sent(done, wire.Have, name)) for name in many] == [1] * 5
+    for name in "bc":
+        brain.hear(name, blob.have(1, 2))
+    done = brain.feed(blob.stored(1, "b")) + brain.feed(blob.stored(2, "b"))
+    assert sent(done, wire.Have) == []
+    done = brain.wait(serving.COMMON_PACE + 0.2)
+    assert sent(done, wire.Have, "d") == [blob.have(1, 2)]
+    assert sent(done, wire.Have, "b") == [], "it has them"
+
+
 def test_what_is_cancelled_is_not_sent() -> None:
     blob = Blob(chunks=5)
     brain = Brain()
