@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from meshsat.errors import MeshsatError
-from sim.verbs import compare, list, replay, run  # noqa: A004 - a verb's own name
+from sim.verbs import agree, compare, list, replay, run  # noqa: A004 - a verb's own name
 
 
 class Verb(Protocol):
@@ -24,6 +24,7 @@ VERBS: dict[str, Verb] = {
     "run": run,
     "compare": compare,
     "replay": replay,
+    "agree": agree,
 }
 
 

@@ -1,6 +1,6 @@
-"""`python -m sim.bench_node`: what a node costs: CPU seconds a GiB, memory, and what it takes while idle.
+"""`python -m sim.bench_node`: what a node costs: CPU seconds a GiB, memory, small blobs, and idling.
 
-Real node processes in namespaces, TLS on, in four parts (`--part`, default all):
+Real node processes in namespaces, TLS on, in five parts (`--part`, default all):
   full    two nodes, links faster than they are: the uplinked one pulls an image of one random layer
           upstream (cold), then the other from the first (warm). CPU seconds a GiB of who fetches upstream,
           who receives, who sends; beside them plain blocking `ssl` with the same passes over the same link,
@@ -8,14 +8,18 @@ Real node processes in namespaces, TLS on, in four parts (`--part`, default all)
   paced   the same with every link held to 200 Mbit/s by tc-tbf(8).
   memory  three nodes, a blob of 4 GiB: two receive it at once, from the first and from each other, while a
           client reads it from the registries of the first and of a receiving one. Peak resident memory.
+  small   eight nodes on lines of 200 Mbit/s, no WAN: one holds an image of 1000 layers of 10 KiB, the others
+          pull it at once. Seconds until the last has it, published, beside plain copies of as many files.
   idle    eight nodes that have found each other and have nothing to do: share of one core, and bytes on the
           LAN a minute, in and out, every header counted.
-Promises (issue 3): full <= 3 received, <= 2 sent; paced <= 5 and <= 3; <= 150 MiB at load; idle < 0.5 % of a
-core, < 20 KiB a minute. CPU is user and system time of the process (proc(5)), over the transfer alone.
+Promises (issue 3): full <= 3 received, <= 2 sent; paced <= 5 and <= 3; <= 150 MiB at load; 1000 small blobs
+< 2 s; idle < 0.5 % of a core, < 20 KiB a minute. CPU is user and system time of the process (proc(5)), over
+the transfer alone.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -36,6 +40,7 @@ GIB = 1024 * MIB
 FULL_MBIT = 40_000.0
 """More than these processes can move."""
 PACED_MBIT = 200.0
+SMALL_BYTES = 10 * 1024
 SETTLE = 40.0
 """Seconds from the last meeting until a site counts as idle: mDNS has told everything thrice by then."""
 PULL_SECONDS = 150.0
@@ -66,6 +71,19 @@ class Memory:
     idle_mib: tuple[float, ...]
     """Resident before the first byte, by node."""
     peak_mib: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Small:
+    nodes: int
+    blobs: int
+    blob_bytes: int
+    seconds: tuple[float, ...]
+    """From the question to all of it, by node that asked."""
+    cpu_seconds: tuple[float, ...]
+    """By node, the holder first."""
+    synced_seconds: float
+    """For one process to write as many files of that size, each made durable, on the same disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +207,36 @@ def _require(node: Node, true: bool, otherwise: str) -> None:
         raise node.fault(otherwise)
 
 
+def measure_small(nodes: int, blobs: int) -> Small:
+    """Raises `NodeError`, `CommandError`."""
+    with Site(Plan(nodes, 1, PACED_MBIT, PACED_MBIT)) as site:
+        image = random_image(site.directory / "image", SMALL_BYTES, layers=blobs)
+        reference = site.upstream.push(image, "test/small", "1")
+        site.start()
+        first, *others = site.nodes
+        (held,) = site.pull(reference, PULL_SECONDS, [first])
+        _require(first, held.digest == image.manifest, f"pulled {held}")
+        site.network.uplinks[0].down()
+        before = [node.cpu_seconds() for node in site.nodes]
+        pulls = site.pull(reference, PULL_SECONDS, others)
+        cpu = tuple(node.cpu_seconds() - was for node, was in zip(site.nodes, before, strict=True))
+        for node, pulled in zip(others, pulls, strict=True):
+            _require(node, pulled.digest == image.manifest, f"pulled {pulled}")
+        seconds = tuple(pulled.seconds for pulled in pulls)
+        return Small(nodes, blobs, SMALL_BYTES, seconds, cpu, _write_synced(site.directory / "beside", blobs))
+
+
+def _write_synced(directory: Path, files: int) -> float:
+    directory.mkdir()
+    began = time.monotonic()
+    for number in range(files):
+        with (directory / str(number)).open("wb") as file:
+            file.write(bytes(SMALL_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    return time.monotonic() - began
+
+
 def measure_idle(nodes: int, seconds: float, settle: float = SETTLE) -> Idle:
     """Raises `NodeError`, `CommandError`."""
     with Site(Plan(nodes, 1, 50.0, 200.0)) as site:
@@ -242,6 +290,15 @@ def show_memory(found: Memory) -> str:
     )
 
 
+def show_small(found: Small) -> str:
+    return (
+        f"small: {found.blobs} blobs of {found.blob_bytes} bytes from one of {found.nodes} nodes to all\n"
+        f"  last node {max(found.seconds):.2f} s, first {min(found.seconds):.2f} s; CPU s by node "
+        f"{_list(found.cpu_seconds, 1)}\n"
+        f"  as many files written and synced by one process: {found.synced_seconds:.2f} s"
+    )
+
+
 def show_idle(found: Idle) -> str:
     return "\n".join(
         (
@@ -262,14 +319,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m sim.bench_node", description="A node's CPU, memory and idling. Root only."
     )
-    parts = ("full", "paced", "memory", "idle")
+    parts = ("full", "paced", "memory", "small", "idle")
     parser.add_argument("--part", action="append", choices=parts, help="only these")
     parser.add_argument("--runs", type=int, default=1, help="of full and paced; medians are shown")
     parser.add_argument("--mib", type=int, default=1024, help="of the layer at full speed")
     parser.add_argument("--paced-mib", type=int, default=256)
     parser.add_argument("--memory-mib", type=int, default=4096)
     parser.add_argument("--seconds", type=float, default=60.0, help="of idling")
-    parser.add_argument("--nodes", type=int, default=8, help="that idle")
+    parser.add_argument("--nodes", type=int, default=8, help="that idle, and of small blobs")
+    parser.add_argument("--blobs", type=int, default=1000, help="small ones")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the figures of every run too")
     given = parser.parse_args(arguments)
     wanted = given.part or parts
@@ -284,6 +342,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             memory = measure_memory(given.memory_mib)
             found["memory"] = asdict(memory)
             print(show_memory(memory), flush=True)
+        if "small" in wanted:
+            small = measure_small(given.nodes, given.blobs)
+            found["small"] = asdict(small)
+            print(show_small(small), flush=True)
         if "idle" in wanted:
             idle = measure_idle(given.nodes, given.seconds)
             found["idle"] = asdict(idle)

@@ -210,9 +210,9 @@ async def test_what_a_restart_finds_on_the_disk_is_not_fetched_again(
 @pytest.mark.slow
 async def test_a_thousand_small_blobs_reach_everybody_quickly(autojump_clock: trio.testing.MockClock) -> None:
     site = Site()
-    for number in range(4):
+    for number in range(8):
         site.add(f"n{number}", lan=200 * MBIT)
-    small = [content(10 * 1024, seed) for seed in range(200)]
+    small = [content(10 * 1024, seed) for seed in range(1000)]
     for data in small:
         site.nodes[0].store.keep(data, Digest.of(data))
     async with site.running():
