@@ -17,7 +17,7 @@ def describe() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "cpu": _cpu(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "congestion_control": _read("/proc/sys/net/ipv4/tcp_congestion_control"),
         "python": platform.python_version(),
         "openssl": ssl.OPENSSL_VERSION,
