@@ -357,7 +357,7 @@ class Machine:
         for peer in self._membership.tick(now):
             self._spread.lost(peer, now)
         self._seeking.tick(now)
-        self._serving.tell_common(now)
+        self._serving.tell_abundant(now)
         self._serving.tell_far(now)
         self._spread.present(self.addresses, now, uplink=self._uplinks.up)
         self._spread.tick(now)

@@ -16,10 +16,10 @@ SUM = 64
 """Chunks of our own uplink after which their entries are told in one."""
 MANY_HEARERS = 4
 """Peers that want a blob up to which all hear of each chunk at once."""
-COMMON = 2
-"""Holders from which on a chunk is common: whoever lacks it knows where to have it."""
-COMMON_PACE = 0.5
-"""Seconds between two frames of haves of common chunks."""
+ABUNDANT = 2
+"""Holders from which on a chunk is abundant: whoever lacks it knows where to have it."""
+ABUNDANT_PACE = 0.5
+"""Seconds between two frames of haves of abundant chunks."""
 FAR_PACE = 1.0
 """Seconds between two frames of haves to a far peer."""
 RECIPES = 64
@@ -30,9 +30,9 @@ class Serving:
     def __init__(self, state: State) -> None:
         self._state = state
         self._recipes: dict[Digest, tuple[bytes, ...]] = {}
-        self._common: dict[Digest, int] = {}
-        """Common chunks that came and are not told yet."""
-        self._common_at = float("-inf")
+        self._abundant: dict[Digest, int] = {}
+        """Abundant chunks that came and are not told yet."""
+        self._abundant_at = float("-inf")
         self._far_at = float("-inf")
         self._far_told: dict[Digest, int] = {}
         self._askers: dict[Digest, dict[PeerId, int]] = {}
@@ -103,22 +103,22 @@ class Serving:
         self._state.send(peer, wire.Have(transfer.blob, bits))
 
     def tell_chunk(self, transfer: Transfer, index: int, entry: wire.Entries | None) -> None:
-        """A chunk more: to those who want it and lack it; where many do, a common one soon, with others."""
+        """A chunk more: to those who want it and lack it; where many do, an abundant one with others."""
         bit = 1 << index
         hearers = self._state.hearers(transfer.blob, transfer.size)
-        if entry is None and len(hearers) > MANY_HEARERS and transfer.copies(index) >= COMMON:
-            self._common[transfer.blob] = self._common.get(transfer.blob, 0) | bit
+        if entry is None and len(hearers) > MANY_HEARERS and transfer.copies(index) >= ABUNDANT:
+            self._abundant[transfer.blob] = self._abundant.get(transfer.blob, 0) | bit
             return
         for peer in hearers:
             self._tell_have(transfer.blob, peer, bit, entry)
 
-    def tell_common(self, now: float) -> None:
-        """The common chunks that came since, in one frame."""
-        if not self._common or now < self._common_at:
+    def tell_abundant(self, now: float) -> None:
+        """The abundant chunks that came since, in one frame."""
+        if not self._abundant or now < self._abundant_at:
             return
-        self._common_at = now + COMMON_PACE
-        common, self._common = self._common, {}
-        for blob, bits in common.items():
+        self._abundant_at = now + ABUNDANT_PACE
+        abundant, self._abundant = self._abundant, {}
+        for blob, bits in abundant.items():
             transfer = self._state.transfers.get(blob)
             for peer in self._state.hearers(blob, transfer.size) if transfer is not None else ():
                 self._tell_have(blob, peer, bits)

@@ -59,7 +59,7 @@ def test_where_many_want_it_what_is_common_is_told_later_and_in_one() -> None:
         brain.hear(name, blob.have(1, 2))
     done = brain.feed(blob.stored(1, "b")) + brain.feed(blob.stored(2, "b"))
     assert sent(done, wire.Have) == []
-    done = brain.wait(serving.COMMON_PACE + 0.2)
+    done = brain.wait(serving.ABUNDANT_PACE + 0.2)
     assert sent(done, wire.Have, "d") == [blob.have(1, 2)]
     assert sent(done, wire.Have, "b") == [], "it has them"
 
