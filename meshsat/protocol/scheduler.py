@@ -29,7 +29,8 @@ def choose(
     `takers` are all who want the blob, this node among them, in the same order on every node.
     """
     held = transfer.holders.get(peer, 0)
-    wanted = held & transfer.missing & ~transfer.inflight & transfer.claims.known
+    askable = held & transfer.missing & transfer.claims.known
+    wanted = askable & ~transfer.inflight
     if not wanted:
         return []
     chosen: list[int] = []
@@ -49,7 +50,7 @@ def choose(
         window = max(2, READER_WINDOW // transfer.cut.chunk_length)
         take(wanted & bitset.span(position, position + window), limit, ordered=True)
 
-    sole = held & transfer.levels[1] & transfer.missing if len(transfer.levels) > 1 else 0
+    sole = askable & transfer.levels[1] if len(transfer.levels) > 1 else 0
     turns = [taker for taker in takers if taker != peer]
     if me in turns:
         mine = bitset.every(len(turns), turns.index(me), transfer.cut.count)

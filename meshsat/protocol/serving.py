@@ -120,8 +120,10 @@ class Serving:
         abundant, self._abundant = self._abundant, {}
         for blob, bits in abundant.items():
             transfer = self._state.transfers.get(blob)
-            for peer in self._state.hearers(blob, transfer.size) if transfer is not None else ():
-                self._tell_have(blob, peer, bits)
+            if transfer is None:
+                continue
+            for peer in self._state.hearers(blob, transfer.size):
+                self._tell_have(blob, peer, bits & transfer.have)  # some may be forgotten since
 
     def _tell_have(self, blob: Digest, peer: PeerId, bits: int, entry: wire.Entries | None = None) -> None:
         """Of these chunks, those that the peer is not known to hold."""

@@ -143,3 +143,14 @@ def test_a_peer_that_alone_holds_some_is_asked_for_nothing_that_others_hold_too(
     for index in own:
         transfer.ask(A, index, blob.chunks[index])
     assert sorted(chosen(transfer, "a", "c", now=2 * YOUNG)) == sorted({4, 5, 6, 7} - {*own})
+
+
+def test_what_nobody_tells_the_digest_of_keeps_no_other_chunk_waiting() -> None:
+    """Two holders, each with a chunk of its own that can not be asked for, and one that both hold."""
+    blob = Blob(chunks=3)
+    transfer = Transfer(blob.digest, blob.size)
+    transfer.claims.learn(blob.entries("a", 1, 2))
+    transfer.held_by(A, bitset.of([0, 1]))
+    transfer.held_by(B, bitset.of([1, 2]))
+    assert chosen(transfer, "a") == [1]
+    assert chosen(transfer, "b") == [1]

@@ -64,6 +64,22 @@ def test_where_many_want_it_what_is_common_is_told_later_and_in_one() -> None:
     assert sent(done, wire.Have, "b") == [], "it has them"
 
 
+def test_what_was_forgotten_meanwhile_is_not_told_as_abundant() -> None:
+    """The whole proved wrong before the next frame of haves: nobody is to ask for what is gone."""
+    blob = Blob(chunks=3)
+    many = "bcdef"
+    brain = Brain()
+    brain.meet("seed", *many)
+    for name in many:
+        brain.hear(name, blob.want())
+    brain.pull(blob)
+    brain.hear("seed", blob.holds(), blob.entries("seed"))
+    brain.hear("b", blob.have(1))
+    brain.feed(blob.stored(1, "seed"))
+    brain.transfer(blob).forget_all()
+    assert sent(brain.wait(serving.ABUNDANT_PACE + 0.2), wire.Have) == []
+
+
 def test_what_is_cancelled_is_not_sent() -> None:
     blob = Blob(chunks=5)
     brain = Brain()
