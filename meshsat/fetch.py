@@ -39,6 +39,8 @@ PULL_MAX_AGE = 10.0
 """Seconds for which the answer that somebody else got for a tag is good enough for a pull."""
 PULL_RESOLVE_PATIENCE = 30.0
 PROGRESS_INTERVAL = 0.25
+LOOK = 0.1
+"""Seconds between two looks at what has come, unless that is all."""
 UNREACHABLE_MEMORY = 5.0
 """Seconds for which a failed question about a tag is not asked again for a client."""
 MANIFESTS_KEPT = 512
@@ -373,8 +375,12 @@ class Fetcher:
                 yield held + on_the_way
                 if missing:
                     patience.check(held + on_the_way, ((one.fault, one.message) for one in demands))
+                    all_published = signal.published + len(missing)
                     with trio.move_on_after(1.0):
                         await signal.wait()
+                    with trio.move_on_after(LOOK):  # much may come at once
+                        while signal.published < all_published:
+                            await signal.wait()
 
     # --- images that become whole while clients pull them ---
 

@@ -6,21 +6,22 @@ It is the shipped node, with a valid pass, but for one thing:
 """
 
 import sys
+from collections.abc import Sequence
 
 from meshsat.cli.main import main
 from meshsat.mesh.driver import Driver
 from meshsat.mesh.link import Link
 from meshsat.oci.digest import Digest
 
-_honest = Driver.read_chunk
+_honest = Driver.read_chunks
 
 
-async def _wrong(self: Driver, blob: Digest, index: int) -> bytes | None:
-    chunk = await _honest(self, blob, index)
-    return None if chunk is None else bytes((chunk[0] ^ 1,)) + bytes(chunk[1:])
+async def _wrong(self: Driver, chunks: Sequence[tuple[Digest, int]]) -> list[bytes | None]:
+    read = await _honest(self, chunks)
+    return [None if chunk is None else bytes((chunk[0] ^ 1,)) + bytes(chunk[1:]) for chunk in read]
 
 
-def _mute(self: Link, blob: Digest, index: int) -> None:
+def _mute(self: Link, blob: Digest, index: int, length: int) -> None:
     pass
 
 
@@ -28,7 +29,7 @@ def be(kind: str) -> None:
     """Turn the node of this process into a rogue. Raises `ValueError`."""
     match kind:
         case "wrong":
-            Driver.read_chunk = _wrong  # type: ignore[method-assign]  # that is what a rogue is
+            Driver.read_chunks = _wrong  # type: ignore[method-assign]  # that is what a rogue is
         case "mute":
             Link.send_chunk = _mute  # type: ignore[method-assign]
         case _:

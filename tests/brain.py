@@ -61,7 +61,8 @@ class Blob:
         first: int = 0,
         sources: tuple[wire.Source, ...] = (SOURCE,),
     ) -> wire.Want:
-        return wire.Want(self.digest, self.size if size is None else size, int(priority), first, sources)
+        wish = (self.digest, self.size if size is None else size, int(priority), first)
+        return wire.Want((wish,), sources)
 
     def holds(self) -> wire.Holds:
         return wire.Holds(((self.digest, self.size),))

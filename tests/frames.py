@@ -30,9 +30,11 @@ KINDS: dict[type[wire.Frame], st.SearchStrategy[wire.Frame]] = {
     wire.Holds: st.builds(wire.Holds, several(st.tuples(DIGEST, NUMBER))),
     wire.Drops: st.builds(wire.Drops, several(DIGEST)),
     wire.Want: st.builds(
-        wire.Want, DIGEST, NUMBER, TOKEN, NUMBER, several(st.tuples(SHORT, SHORT, st.booleans()), 16)
+        wire.Want,
+        several(st.tuples(DIGEST, NUMBER, TOKEN, NUMBER)),
+        several(st.tuples(SHORT, SHORT, st.booleans()), 16),
     ),
-    wire.Unwant: st.builds(wire.Unwant, DIGEST),
+    wire.Unwant: st.builds(wire.Unwant, several(DIGEST)),
     wire.Have: st.builds(wire.Have, DIGEST, st.binary(max_size=600)),
     wire.Entries: st.builds(
         wire.Entries,

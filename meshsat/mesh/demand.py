@@ -11,6 +11,8 @@ class Signal:
     """Fires again and again; whoever waits looks at the state of things afterwards."""
 
     def __init__(self) -> None:
+        self.published = 0
+        """Blobs that were published."""
         self._event = trio.Event()
 
     def fire(self) -> None:
@@ -42,6 +44,7 @@ class Demand:
 
     def publish(self) -> None:
         self.published = True
+        self._signal.published += 1
         self.move()
 
     def failed(self, fault: Fault, message: str) -> None:

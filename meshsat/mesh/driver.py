@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 DIAL_TIMEOUT = 5.0
 """Seconds for one plane of one peer."""
+SMALL = 64
+"""Blobs of one chunk that came and are not durable yet (16 MiB at most)."""
 
 
 class Driver:
@@ -62,7 +64,10 @@ class Driver:
         self._store = store
         self._transports = transports
         self._metrics = metrics
+        metrics.blobs.set_function(lambda: len(store.blobs()))
+        metrics.blob_bytes.set_function(lambda: sum(store.blobs().values()))
         self._partials: dict[Digest, OpenBlob] = {}
+        self._small = trio.Semaphore(SMALL)
         self._opening: dict[Digest, trio.Lock] = {}
         self._forgetting: dict[Digest, list[trio.Event]] = {}
         self._publishing: dict[Digest, trio.Event] = {}
@@ -115,7 +120,7 @@ class Driver:
             case effects.SendChunk():
                 link = self.links.get(effect.peer)
                 if link is not None:
-                    link.send_chunk(effect.blob, effect.index)
+                    link.send_chunk(effect.blob, effect.index, effect.length)
             case effects.Disconnect():
                 link = self.links.get(effect.peer)
                 if link is not None:
@@ -252,18 +257,35 @@ class Driver:
             self._metrics.duplicate_bytes.inc(len(payload))
             self.feed(events.PayloadProgressed(link.peer))
             return
+        if partial.cut.count == 1:  # others that come meanwhile are made durable along with it
+            await self._small.acquire()
+            self._start(self._keep_small, link.peer, frame, digest, payload, partial)
+        else:
+            await self._keep(link.peer, frame, digest, payload, partial)
+
+    async def _keep_small(
+        self, peer: PeerId, frame: wire.Chunk, digest: bytes, payload: bytearray, partial: OpenBlob
+    ) -> None:
+        try:
+            await self._keep(peer, frame, digest, payload, partial)
+        finally:
+            self._small.release()
+
+    async def _keep(
+        self, peer: PeerId, frame: wire.Chunk, digest: bytes, payload: bytearray, partial: OpenBlob
+    ) -> None:
         try:
             while self._forgetting.get(frame.blob):
                 await self._forgetting[frame.blob][-1].wait()
             await partial.write(frame.index, payload, digest)
         except DigestMismatchError:
             self._metrics.chunks_in.labels("wrong").inc()
-            self.feed(events.ChunkRefused(frame.blob, frame.index, link.peer))
+            self.feed(events.ChunkRefused(frame.blob, frame.index, peer))
         except StorageError as full:
             self._storage_failed(frame.blob, partial, full)
         else:
             self._metrics.chunks_in.labels("stored").inc()
-            self.feed(events.ChunkStored(frame.blob, frame.index, digest, link.peer))
+            self.feed(events.ChunkStored(frame.blob, frame.index, digest, peer))
             self._moved(frame.blob)
 
     def _storage_failed(self, blob: Digest, partial: OpenBlob, error: StorageError) -> None:
@@ -271,14 +293,35 @@ class Driver:
             log.error("cannot store", blob=str(blob), problem=str(error))
             self.feed(events.StorageFailed(blob, str(error)))
 
-    async def read_chunk(self, blob: Digest, index: int) -> bytes | None:
+    async def read_chunks(self, chunks: Sequence[tuple[Digest, int]]) -> list[bytes | None]:
+        """Of each its bytes; None for one that can't be read."""
+        if len(chunks) == 1:
+            return [await self._read_chunk(*chunks[0])]
+        found: dict[tuple[Digest, int], bytes | None] = {}
+        spans: dict[tuple[Digest, int], tuple[Digest, int, int]] = {}
+        for blob, index in chunks:
+            size = self._store.blob_size(blob)
+            if size is None or blob in self._publishing:
+                found[blob, index] = await self._read_chunk(blob, index)
+            else:
+                offset, length = Cut(FIXED_1, size).span(index)
+                spans[blob, index] = blob, offset, offset + length
+        read = await self._store.read_many(list(spans.values()))
+        for (blob, index), data in zip(spans, read, strict=True):
+            if isinstance(data, StorageError):
+                log.warning("cannot read a chunk", blob=str(blob), index=index, problem=str(data))
+            else:
+                found[blob, index] = data
+        return [found.get(chunk) for chunk in chunks]
+
+    async def _read_chunk(self, blob: Digest, index: int) -> bytes | None:
         try:
-            return await self._read_chunk(blob, index)
+            return await self._read(blob, index)
         except (StorageError, NotFoundError, DigestMismatchError) as lost:
             log.warning("cannot read a chunk", blob=str(blob), index=index, problem=str(lost))
             return None
 
-    async def _read_chunk(self, blob: Digest, index: int) -> bytes | None:
+    async def _read(self, blob: Digest, index: int) -> bytes | None:
         partial = self._partials.get(blob)
         if partial is not None and index in partial.chunks:
             try:
@@ -368,9 +411,6 @@ class Driver:
         self.feed(events.BlobPublished(blob, size))
         if blob in self._partials:  # it came another way while it was on its way
             self._start(self._close, blob)
-        blobs = self._store.blobs()
-        self._metrics.blobs.set(len(blobs))
-        self._metrics.blob_bytes.set(sum(blobs.values()))
         for demand in self.demands.get(blob, []):
             demand.publish()
         self.on_published(blob)

@@ -54,6 +54,11 @@ class Run:
     fault: MeshsatError | None = None
     done: trio.Event = field(default_factory=trio.Event)
 
+    @property
+    def through(self) -> bool:
+        """All of it came."""
+        return self.at >= self.stop and not self.returned and all(leg.next >= leg.stop for leg in self.legs)
+
     def take(self, width: int) -> Leg | None:
         """The next stripe, or for a single connection all that is left."""
         if self.returned:
@@ -108,7 +113,7 @@ class Fetching:
 
     def cancel(self, blob: Digest) -> None:
         run = self._runs.pop(blob, None)
-        if run is not None:
+        if run is not None and not run.through:  # else it ends on its own: its connection can serve again
             run.scope.cancel()
 
     async def run(self, run: Run) -> None:
@@ -216,6 +221,7 @@ class Fetching:
         start, _ = partial.cut.span(leg.next)
         last, length = partial.cut.span(leg.stop - 1)
         chunk, filled = bytearray(partial.cut.span(leg.next)[1]), 0
+        stop = leg.stop
         asked = (source[0], source[1], partial.digest, start, last + length, partial.size)
         async with self.uplink.blob(*asked) as pieces:
             async for piece in pieces:
@@ -229,12 +235,16 @@ class Fetching:
                     filled += taken
                     if filled == len(chunk):
                         self._tell(run)
-                        await self._keep(partial, leg.next, chunk)
-                        run.brought = True
                         leg.next += 1
+                        await self._keep(partial, leg.next - 1, chunk)
+                        run.brought = True
                         if leg.next >= leg.stop:
-                            return
+                            break
                         chunk, filled = bytearray(partial.cut.span(leg.next)[1]), 0
+                if leg.next >= leg.stop and leg.stop < stop:
+                    return  # it was cut short; else the answer ends here too
+        if leg.next >= leg.stop:
+            return
         raise UnavailableError(f"{source[0]}/{source[1]} ended {partial.digest} early")
 
     def _tell(self, run: Run) -> None:

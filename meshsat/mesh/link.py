@@ -1,11 +1,11 @@
 """One swap session on one stream: frames in, frames and chunks out.
 
 It moves bytes and keeps bounds. What a frame means is the machine's matter; what it thinks of a chunk the
-driver's. Control frames overtake chunks, and neighbouring haves of one blob become one.
+driver's. Control frames overtake chunks; small chunks are read and written together.
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import trio
@@ -13,6 +13,7 @@ import trio
 from meshsat.mesh.transport import Stream, StreamBroken
 from meshsat.oci.digest import Digest
 from meshsat.protocol import wire
+from meshsat.protocol.joining import next_frame
 from meshsat.trust.keys import PeerId
 
 QUEUE_LIMIT = 20_000
@@ -20,7 +21,7 @@ QUEUE_LIMIT = 20_000
 SEND_STALL = 20.0
 """Seconds for a peer to take one chunk, or one batch of frames."""
 BATCH = 1 << 18
-"""Bytes of frames that go into one write."""
+"""Bytes of frames, or of small chunks, that go into one write."""
 READ = 1 << 18
 PROGRESS = 0.25
 """Seconds between two reports of a chunk's progress."""
@@ -41,7 +42,7 @@ class Receiver(Protocol):
         self, link: "Link", frame: wire.Chunk, digest: bytes, payload: bytearray
     ) -> None: ...
 
-    async def read_chunk(self, blob: Digest, index: int) -> bytes | None: ...
+    async def read_chunks(self, chunks: Sequence[tuple[Digest, int]]) -> list[bytes | None]: ...
 
     def chunk_sent(self, link: "Link", blob: Digest, index: int, *, failed: bool) -> None: ...
 
@@ -57,7 +58,7 @@ class Link:
         """Why we ended it, where we did."""
         self._receiver = receiver
         self._frames: deque[wire.Frame] = deque()
-        self._chunks: deque[tuple[Digest, int]] = deque()
+        self._chunks: deque[tuple[Digest, int, int]] = deque()
         self._wake = trio.Event()
         self._scope = trio.CancelScope()
         self._buffer = bytearray()
@@ -74,21 +75,15 @@ class Link:
 
     def send(self, frame: wire.Frame) -> None:
         """Queue a frame; never waits."""
-        last = self._frames[-1] if self._frames else None
-        if isinstance(frame, wire.Have) and isinstance(last, wire.Have) and last.blob == frame.blob:
-            bits = int.from_bytes(last.bits, "little") | int.from_bytes(frame.bits, "little")
-            length = max(len(last.bits), len(frame.bits))
-            self._frames[-1] = wire.Have(frame.blob, bits.to_bytes(length, "little"))
-            return
         if len(self._frames) >= QUEUE_LIMIT:
             self.abort("it does not read what we send")
             return
         self._frames.append(frame)
         self._wake.set()
 
-    def send_chunk(self, blob: Digest, index: int) -> None:
-        """Queue a chunk; bounded by the machine, which hands over few at a time."""
-        self._chunks.append((blob, index))
+    def send_chunk(self, blob: Digest, index: int, length: int) -> None:
+        """Queue a chunk of so many bytes; bounded by the machine, which hands over few at a time."""
+        self._chunks.append((blob, index, length))
         self._wake.set()
 
     async def run(self) -> str:
@@ -122,7 +117,7 @@ class Link:
             if self._frames:
                 await self._send_frames()
             elif self._chunks:
-                await self._send_chunk(*self._chunks.popleft())
+                await self._send_chunks(self._next_chunks())
             else:
                 self._wake = trio.Event()
                 await self._wake.wait()
@@ -130,15 +125,35 @@ class Link:
     async def _send_frames(self) -> None:
         batch = bytearray()
         while self._frames and len(batch) < BATCH:
-            batch += wire.encode(self._frames.popleft())
+            batch += wire.encode(next_frame(self._frames))
         await self._write(batch)
 
-    async def _send_chunk(self, blob: Digest, index: int) -> None:
-        payload = await self._receiver.read_chunk(blob, index)
-        if payload is not None:
-            await self._write(wire.encode(wire.Chunk(blob, index), len(payload)))
-            await self._write(payload)
-        self._receiver.chunk_sent(self, blob, index, failed=payload is None)
+    def _next_chunks(self) -> list[tuple[Digest, int]]:
+        """The next chunk, and small ones behind it that go along."""
+        blob, index, size = self._chunks.popleft()
+        chunks = [(blob, index)]
+        while self._chunks and (size := size + self._chunks[0][2]) <= BATCH:
+            blob, index, _ = self._chunks.popleft()
+            chunks.append((blob, index))
+        return chunks
+
+    async def _send_chunks(self, chunks: Sequence[tuple[Digest, int]]) -> None:
+        payloads = await self._receiver.read_chunks(chunks)
+        small = bytearray()
+        for (blob, index), payload in zip(chunks, payloads, strict=True):
+            if payload is None:
+                continue
+            head = wire.encode(wire.Chunk(blob, index), len(payload))
+            if len(chunks) == 1:
+                await self._write(head)
+                await self._write(payload)
+            else:
+                small += head
+                small += payload
+        if small:
+            await self._write(small)
+        for (blob, index), payload in zip(chunks, payloads, strict=True):
+            self._receiver.chunk_sent(self, blob, index, failed=payload is None)
 
     async def _write(self, data: bytes | bytearray) -> None:
         with trio.fail_after(SEND_STALL):

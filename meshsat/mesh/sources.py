@@ -1,6 +1,6 @@
 """What the driver needs of the store and the uplink: interfaces where they are used, with twins in tests."""
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -54,6 +54,8 @@ class BlobStore(Protocol):
     def blobs(self) -> Mapping[Digest, int]: ...
 
     async def read(self, digest: Digest, start: int, stop: int) -> bytes: ...
+
+    async def read_many(self, spans: Sequence[tuple[Digest, int, int]]) -> list[bytes | StorageError]: ...
 
     async def partial(self, digest: Digest, size: int) -> OpenBlob: ...
 

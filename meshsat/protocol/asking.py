@@ -18,9 +18,34 @@ class Asking:
         self._state = state
         self._runs = runs
 
+    def want(self, transfer: Transfer) -> wire.Want:
+        """What peers are told of it."""
+        first = min(transfer.readers.values(), default=0)
+        return wire.Want(((transfer.blob, transfer.size, int(transfer.priority), first),), transfer.sources)
+
+    def tell_want(self, transfer: Transfer, now: float) -> None:
+        transfer.wanted_at = now
+        want = self.want(transfer)
+        for session in self._state.sessions.values():
+            if session.greeted:
+                self._state.send(session.peer, want)
+
     def seek_all(self, now: float) -> None:
-        for transfer in sorted(self._state.transfers.values(), key=lambda one: -one.priority):
+        for transfer in self._by_priority():
             self.seek(transfer, now)
+
+    def _by_priority(self) -> list[Transfer]:
+        return sorted(self._state.transfers.values(), key=lambda one: -one.priority)
+
+    def refill(self, session: Session, now: float) -> None:
+        """It brought a chunk: once half of what was asked of it came, ask it for all that it has room for."""
+        if len(session.asked) > session.refill_at:
+            return
+        for transfer in self._by_priority():
+            if session.room(transfer.chunk_length, now) <= 0:
+                break
+            self.fill(transfer, session, now)
+        session.refill_at = len(session.asked) // 2
 
     def seek(self, transfer: Transfer, now: float) -> None:
         """Do all that can be done now to get on with a transfer."""
@@ -36,10 +61,10 @@ class Asking:
         self._runs.start(transfer, now)
 
     def fill_all(self, transfer: Transfer, now: float) -> None:
-        peers = list(transfer.holders)
-        self._state.rng.shuffle(peers)
         if not transfer.missing & ~transfer.inflight & transfer.claims.known:
             return  # nothing to ask of anybody
+        peers = list(transfer.holders)
+        self._state.rng.shuffle(peers)
         for peer in peers:
             self.fill(transfer, self._state.sessions[peer], now)
 
@@ -50,7 +75,7 @@ class Asking:
             return  # the usual case, in a site that tells every chunk to everybody
         if not transfer.opened or transfer.publishing:
             return
-        room = session.room(transfer.cut.chunk_length, now)
+        room = session.room(transfer.chunk_length, now)
         if room <= 0:
             return
         chosen = self._choose(transfer, session, now)

@@ -23,6 +23,8 @@ class SendChunk:
     peer: PeerId
     blob: Digest
     index: int
+    length: int
+    """Bytes."""
 
 
 @dataclass(frozen=True, slots=True)

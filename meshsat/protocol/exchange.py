@@ -5,8 +5,6 @@ what our uplink fetches, `uplinks` who else has one, `claims` keeps who told whi
 others. A peer that lies, stalls or floods loses its session or its turn here, and nothing else is lost.
 """
 
-from collections.abc import Iterable
-
 from meshsat.oci.digest import Digest
 from meshsat.protocol import effects, events, scheduler, wire
 from meshsat.protocol.asking import Asking
@@ -35,8 +33,8 @@ FORGIVE = 60.0
 """Seconds between two rounds in which what peers rejected may be asked of them again."""
 
 
-def _merged(known: Iterable[Source], more: Iterable[Source]) -> tuple[Source, ...]:
-    return tuple(dict.fromkeys((*known, *more)))[:SOURCES_LIMIT]
+def _merged(known: tuple[Source, ...], more: tuple[Source, ...]) -> tuple[Source, ...]:
+    return known if known == more else tuple(dict.fromkeys((*known, *more)))[:SOURCES_LIMIT]
 
 
 class Exchange:
@@ -55,9 +53,9 @@ class Exchange:
             return
         transfer = self._transfer(event.blob, event.size, event.sources, now)
         before = transfer.priority
-        transfer.local[event.priority] += 1
+        transfer.wanted_by_us(event.priority, 1)
         if transfer.priority != before:
-            self._tell_want(transfer, now)
+            self._asking.tell_want(transfer, now)
         self._asking.seek(transfer, now)
 
     def blob_unwanted(self, event: events.BlobUnwanted, now: float) -> None:
@@ -65,11 +63,10 @@ class Exchange:
         if transfer is None:
             return
         before = transfer.priority
-        transfer.local[event.priority] -= 1
-        transfer.local = +transfer.local
+        transfer.wanted_by_us(event.priority, -1)
         self._retire(transfer, now)
         if transfer.blob in self._state.transfers and transfer.priority != before:
-            self._tell_want(transfer, now)
+            self._asking.tell_want(transfer, now)
 
     def reader_moved(self, event: events.ReaderMoved, now: float) -> None:
         transfer = self._state.transfers.get(event.blob)
@@ -84,11 +81,11 @@ class Exchange:
         before = transfer.readers.get(event.reader, 0)
         transfer.readers[event.reader] = index
         if not before <= index <= before + scheduler.READER_WINDOW // transfer.cut.chunk_length:
-            self._tell_want(transfer, now)
+            self._asking.tell_want(transfer, now)
         self._runs.turn(transfer, index)
         self._asking.seek(transfer, now)
 
-    def _transfer(self, blob: Digest, size: int, sources: Iterable[Source], now: float) -> Transfer:
+    def _transfer(self, blob: Digest, size: int, sources: tuple[Source, ...], now: float) -> Transfer:
         transfer = self._state.transfers.get(blob)
         if transfer is not None and transfer.size != size and not transfer.local:
             self._end(transfer)  # a peer's word for the size, against our own
@@ -126,7 +123,7 @@ class Exchange:
         if demanded and (transfer.have or self._runs.may_help(transfer.blob, transfer.size, now)):
             return
         self._end(transfer)
-        self._asking.seek_all(now)
+        self._runs.start_waiting(now)
 
     def _end(self, transfer: Transfer) -> None:
         self._runs.stop(transfer)
@@ -134,7 +131,7 @@ class Exchange:
             self._asking.cancel(transfer, peer, index)
         self._state.transfers.pop(transfer.blob, None)
         for peer in self._state.sessions:
-            self._state.send(peer, wire.Unwant(transfer.blob))
+            self._state.send(peer, wire.Unwant((transfer.blob,)))
         self._state.emit(effects.CloseTransfer(transfer.blob))
 
     # --- sessions come and go ---
@@ -142,7 +139,7 @@ class Exchange:
     def greeted(self, session: Session, now: float) -> None:
         self._serving.tell_held(session)
         for transfer in self._state.transfers.values():
-            self._state.send(session.peer, self._want_frame(transfer))
+            self._state.send(session.peer, self._asking.want(transfer))
         self._runs.greet(session)
         self.uplinks_changed(now)
 
@@ -151,7 +148,7 @@ class Exchange:
         self._serving.closed(session)
         self._uplinks.closed(session.peer, now)
         for blob in list(session.wants):
-            self._drop_wanter(session, blob)
+            self._state.drop_wanter(session, blob)
         for blob, index in session.asked:
             transfer = self._state.transfers.get(blob)
             if transfer is not None:
@@ -167,6 +164,19 @@ class Exchange:
         self._serve_wants(now)
         self._asking.seek_all(now)
 
+    def leased(self, session: Session, frame: wire.Lease, now: float) -> None:
+        """A peer's uplink began with something of this blob, got on with it, or ended."""
+        if not self._runs.leased(session, frame, now):
+            return
+        transfer = self._state.transfers.get(frame.blob)
+        if transfer is not None:
+            self._asking.seek(transfer, now)
+            return
+        for size in {
+            one.wants[frame.blob] for one in self._state.sessions.values() if frame.blob in one.wants
+        }:
+            self._serve_want(frame.blob, size, self._state.wanted[frame.blob, size], now)
+
     # --- what peers tell ---
 
     def holds(self, session: Session, frame: wire.Holds, now: float) -> None:
@@ -178,9 +188,14 @@ class Exchange:
             session.holds[blob] = size
             session.haves.pop(blob, None)
             session.refused.pop(blob, None)
+            wanted = blob in session.wants
+            if wanted:
+                self._state.drop_wanter(session, blob)
             transfer = self._state.transfers.get(blob)
             if transfer is not None:
                 self._holder_changed(transfer, session, now)
+                if wanted:
+                    self._retire(transfer, now)
 
     def drops(self, session: Session, frame: wire.Drops, now: float) -> None:
         for blob in frame.blobs:
@@ -210,38 +225,39 @@ class Exchange:
         self._asking.fill(transfer, session, now)
 
     def want(self, session: Session, frame: wire.Want, now: float) -> None:
-        old = session.wants.get(frame.blob)
-        if old is None and len(session.wants) >= WANTS_LIMIT:
+        news = sum(blob not in session.wants for blob, *_ in frame.blobs)
+        if len(session.wants) + news > WANTS_LIMIT:
             self._state.expel(session, f"it wants more than {WANTS_LIMIT} blobs at once")
             return
-        if old is not None and old != frame.size:
-            self._drop_wanter(session, frame.blob)
-        session.wants[frame.blob] = frame.size
-        wanted = self._state.wanted.setdefault((frame.blob, frame.size), Wanted(since=now))
-        wanted.sources = _merged(wanted.sources, frame.sources[:SOURCES_OF_ONE])
-        told = (wanted.wanters.get(session.peer), wanted.first.pop(session.peer, frame.first))
-        wanted.repeated |= told == (frame.priority, frame.first)
-        wanted.wanters[session.peer] = frame.priority
-        if frame.priority == Priority.READER:
-            wanted.first[session.peer] = frame.first
-        transfer = self._state.transfers.get(frame.blob)
-        if transfer is not None and transfer.size == frame.size:
-            transfer.sources = _merged(transfer.sources, frame.sources[:SOURCES_OF_ONE])
-            if transfer.have and old is None:
+        for wish in frame.blobs:
+            self._wanted(session, wish, frame.sources[:SOURCES_OF_ONE], now)
+
+    def _wanted(self, session: Session, wish: wire.Wish, sources: tuple[Source, ...], now: float) -> None:
+        blob, size, priority, first = wish
+        news = blob not in session.wants
+        wanted = self._state.add_wanter(session, wish, now)
+        wanted.sources = _merged(wanted.sources, sources)
+        transfer = self._state.transfers.get(blob)
+        if transfer is not None and transfer.size == size:
+            transfer.sources = _merged(transfer.sources, sources)
+            if transfer.have and news:
                 self._serving.tell_progress(transfer, session.peer)
-            if frame.priority == Priority.READER:
-                self._runs.turn(transfer, min(frame.first, transfer.cut.count))
+            if priority == Priority.READER:
+                self._runs.turn(transfer, min(first, transfer.cut.count))
                 self._asking.seek(transfer, now)
             self._retire(transfer, now)  # it may only be helping now
-        self._serve_want(frame.blob, frame.size, wanted, now)
+        self._serve_want(blob, size, wanted, now)
 
     def _serve_wants(self, now: float) -> None:
-        for (blob, size), wanted in list(self._state.wanted.items()):
-            self._serve_want(blob, size, wanted, now)
+        if self._uplinks.up:
+            for (blob, size), wanted in list(self._state.wanted.items()):
+                self._serve_want(blob, size, wanted, now)
 
     def _serve_want(self, blob: Digest, size: int, wanted: Wanted, now: float) -> None:
         """Take part if it is our uplink that fetches what a peer wants."""
-        if blob in self._state.held or blob in self._state.transfers or now < wanted.retry_at:
+        if not self._uplinks.up or now < wanted.retry_at:
+            return
+        if blob in self._state.held or blob in self._state.transfers:
             return
         if not wanted.sources or not self._state.demanded(blob, size):
             return
@@ -252,25 +268,17 @@ class Exchange:
             return
         if self._runs.may_help(blob, size, now):
             transfer = self._transfer(blob, size, wanted.sources, now)
-            self._tell_want(transfer, now)
+            self._asking.tell_want(transfer, now)
 
     def unwant(self, session: Session, frame: wire.Unwant, now: float) -> None:
-        self._drop_wanter(session, frame.blob)
-        session.haves.pop(frame.blob, None)  # of a transfer that is over
-        transfer = self._state.transfers.get(frame.blob)
-        if transfer is not None:
-            if frame.blob not in session.holds:
-                transfer.lost_by(session.peer)
-            self._retire(transfer, now)
-
-    def _drop_wanter(self, session: Session, blob: Digest) -> None:
-        size = session.wants.pop(blob, None)
-        wanted = None if size is None else self._state.wanted.get((blob, size))
-        if size is not None and wanted is not None:
-            wanted.wanters.pop(session.peer, None)
-            wanted.first.pop(session.peer, None)
-            if not wanted.wanters:
-                del self._state.wanted[blob, size]
+        for blob in frame.blobs:
+            self._state.drop_wanter(session, blob)
+            session.haves.pop(blob, None)  # of a transfer that is over
+            transfer = self._state.transfers.get(blob)
+            if transfer is not None:
+                if blob not in session.holds:
+                    transfer.lost_by(session.peer)
+                self._retire(transfer, now)
 
     def entries(self, session: Session, frame: wire.Entries, now: float) -> None:
         transfer = self._state.transfers.get(frame.blob)
@@ -332,7 +340,7 @@ class Exchange:
         if transfer is None:
             return
         entry = None
-        if event.source is None:
+        if event.source is None and not transfer.self_evident:
             entry = self._state.entry(transfer.blob, event.index, event.digest)
             transfer.claims.learn(entry)
         if not transfer.have >> event.index & 1:
@@ -341,14 +349,18 @@ class Exchange:
                 self._asking.cancel(transfer, asked, event.index)
             author = None if event.source is None else transfer.claims.author(event.index, event.digest)
             transfer.stored(event.index, event.digest, author)
-            self._serving.tell_chunk(transfer, event.index, entry)
+            if transfer.cut.count > 1:  # else the whole blob is told in a moment
+                self._serving.tell_chunk(transfer, event.index, entry)
         if event.source is None:
-            self._serving.sum_up(transfer, event.index)
+            if not transfer.self_evident:
+                self._serving.sum_up(transfer, event.index)
             self._runs.advanced(transfer, event.index, now)
         if session is not None and not transfer.complete:
             self._asking.fill(transfer, session, now)
         else:
             self._asking.seek(transfer, now)
+        if session is not None:
+            self._asking.refill(session, now)
 
     def chunk_refused(self, event: events.ChunkRefused, now: float) -> None:
         session = self._state.sessions.get(event.source)
@@ -372,14 +384,15 @@ class Exchange:
                 self._asking.cancel(transfer, peer, index)
             if transfer.complete:
                 self._proven(transfer)
+        told = wire.Holds(((event.blob, event.size),)) if fresh else wire.Unwant((event.blob,))
         for session in self._state.sessions.values():
-            if fresh and session.greeted:
-                self._state.send(session.peer, wire.Holds(((event.blob, event.size),)))
-            if transfer is not None:
-                self._state.send(session.peer, wire.Unwant(event.blob))
-        self._asking.seek_all(now)
+            if session.greeted and (fresh or transfer is not None):
+                self._state.send(session.peer, told)
+        self._runs.start_waiting(now)
 
     def _proven(self, transfer: Transfer) -> None:
+        if transfer.self_evident:
+            return
         chunks = tuple(transfer.digests[index] for index in range(transfer.cut.count))
         transfer.claims.prove(chunks)
         self._serving.recipe_known(transfer.blob, chunks)
@@ -450,20 +463,8 @@ class Exchange:
         self._runs.ended(transfer, event, now)
         if event.fault in (Fault.NOT_FOUND, Fault.DENIED, Fault.WRONG_BYTES) and not transfer.local:
             self._give_up(transfer, now + PERMANENT)
+        self._asking.seek(transfer, now)
         self._runs.start_waiting(now)
-        self._asking.seek_all(now)
-
-    # --- telling ---
-
-    def _want_frame(self, transfer: Transfer) -> wire.Want:
-        first = min(transfer.readers.values(), default=0)
-        return wire.Want(transfer.blob, transfer.size, int(transfer.priority), first, transfer.sources)
-
-    def _tell_want(self, transfer: Transfer, now: float) -> None:
-        transfer.wanted_at = now
-        for session in self._state.sessions.values():
-            if session.greeted:
-                self._state.send(session.peer, self._want_frame(transfer))
 
     # --- time ---
 
@@ -482,7 +483,7 @@ class Exchange:
             self._asking.check_entries(transfer, now)
             unserved = transfer.local and transfer.levels[0] & transfer.missing
             if unserved and now - transfer.wanted_at > UNSERVED:
-                self._tell_want(transfer, now)
+                self._asking.tell_want(transfer, now)
         if now >= self._forgive_at:
             self._forgive_at = now + FORGIVE
             for session in self._state.sessions.values():

@@ -45,6 +45,12 @@ SETTLE_MET = 0.75
 """Seconds after the first session in which the others of a site will have met us too."""
 
 
+def _cost(frame: wire.Frame) -> int:
+    if isinstance(frame, wire.Want | wire.Unwant):
+        return COSTS.get(type(frame), 1) * max(1, len(frame.blobs))
+    return COSTS.get(type(frame), 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     me: PeerId
@@ -265,7 +271,7 @@ class Machine:
         if session is None or session.expelled:
             return
         session.last_heard = now
-        if not session.spend_frame(now, COSTS.get(type(frame), 1)):
+        if not session.spend_frame(now, _cost(frame)):
             self._state.expel(session, "it floods us with frames")
             return
         if not session.greeted and not isinstance(frame, wire.Hello):
@@ -293,8 +299,7 @@ class Machine:
                 self._runs.heard(session, frame, now)
                 exchange.uplinks_changed(now)
             case wire.Lease():
-                if self._runs.leased(session, frame, now):
-                    exchange.uplinks_changed(now)
+                exchange.leased(session, frame, now)
             case wire.Holds():
                 exchange.holds(session, frame, now)
             case wire.Drops():

@@ -50,6 +50,7 @@ class Runs:
         self._uplinks = uplinks
         self._served: Counter[PeerId] = Counter()
         """Runs that were begun for each who wanted them."""
+        self._running: dict[Digest, Transfer] = {}
 
     # --- what to begin with ---
 
@@ -57,30 +58,34 @@ class Runs:
         """Begin a run if there is something that our uplink should fetch for this transfer."""
         if not self._startable(transfer, now):
             return
-        running = [one for one in self._state.transfers.values() if one.run is not None]
-        weakest = min(running, key=self._urgency, default=None)
-        full = len(running) >= RUNS
+        weakest = min(self._running.values(), key=self._urgency, default=None)
+        full = len(self._running) >= RUNS
         if full and weakest is not None and self._urgency(weakest) >= self._urgency(transfer):
             return
-        run = self._choose(transfer, idle=not running, now=now)
+        run = self._choose(transfer, idle=not self._running, now=now)
         if run is None:
             return
         if full and weakest is not None:
             self.stop(weakest)
-        if not running:
+        if not self._running:
             self._uplinks.begin(now)
         run.progressed_at = now
         transfer.run = run
+        self._running[transfer.blob] = transfer
         self._served.update(self._wanters(transfer))
         source = transfer.sources
         self._state.emit(effects.FetchUplink(transfer.blob, transfer.size, run.next, run.stop, source))
         self._tell(transfer.blob, run, now)
 
     def start_waiting(self, now: float) -> None:
-        """There is room: begin with what is most urgent, of that with whose wanters got least."""
+        """Where there is room, begin with what is most urgent, of that with whose wanters got least."""
+        if len(self._running) >= RUNS or not self._uplinks.up:
+            return
         waiting = [one for one in self._state.transfers.values() if self._startable(one, now)]
         for transfer in sorted(waiting, key=self._turn):
             self.start(transfer, now)
+            if len(self._running) >= RUNS:
+                return
 
     def _startable(self, transfer: Transfer, now: float) -> bool:
         if transfer.run is not None or not transfer.opened or transfer.publishing or not transfer.sources:
@@ -232,7 +237,7 @@ class Runs:
 
     def _outwaited(self, transfer: Transfer, now: float) -> bool:
         """At the end of a segment: whether somebody who got less waits for room."""
-        if sum(one.run is not None for one in self._state.transfers.values()) < RUNS:
+        if len(self._running) < RUNS:
             return False
         waiting = (one for one in self._state.transfers.values() if self._startable(one, now))
         return any(
@@ -257,6 +262,7 @@ class Runs:
 
     def _over(self, transfer: Transfer) -> None:
         run, transfer.run = transfer.run, None
+        self._running.pop(transfer.blob, None)
         if run is not None:
             for peer in self._uplinked():
                 self._state.send(peer, wire.Lease(transfer.blob, run.next, run.next, run.bytes))
@@ -286,7 +292,7 @@ class Runs:
             self.stop_all()
 
     def stop_all(self) -> None:
-        for transfer in self._state.transfers.values():
+        for transfer in list(self._running.values()):
             self.stop(transfer)
 
     def postpone(self, transfer: Transfer, now: float, retry_after: float | None) -> None:
@@ -323,7 +329,7 @@ class Runs:
 
     def _tell_all(self, session: Session) -> None:
         """All that our uplink is bringing, to a peer whose uplink came."""
-        for transfer in self._state.transfers.values():
+        for transfer in self._running.values():
             run = transfer.run
             if run is not None and session.uplink:
                 self._state.send(session.peer, wire.Lease(transfer.blob, run.next, run.stop, run.bytes))
@@ -353,7 +359,7 @@ class Runs:
 
     def tick(self, now: float) -> None:
         """Say what goes on, and leave what does not to others."""
-        for transfer in self._state.transfers.values():
+        for transfer in list(self._running.values()):
             run = transfer.run
             if not self._uplinks.up:
                 self.stop(transfer)

@@ -53,7 +53,8 @@ def choose(
     sole = askable & transfer.levels[1] if len(transfer.levels) > 1 else 0
     turns = [taker for taker in takers if taker != peer]
     if me in turns:
-        mine = bitset.every(len(turns), turns.index(me), transfer.cut.count)
+        place = (turns.index(me) + transfer.turn) % len(turns)
+        mine = bitset.every(len(turns), place, transfer.cut.count)
         take(wanted & sole & mine, limit, ordered=False)
     if not sole:
         for level in transfer.levels[2:]:

@@ -10,8 +10,8 @@ from meshsat.protocol.state import State
 from meshsat.protocol.transfer import Transfer
 from meshsat.trust.keys import PeerId
 
-SENDING = 2
-"""Chunks of one peer that the driver has in hand at once."""
+SENDING = (2, 512 << 10)
+"""Chunks of one peer that the driver has in hand at once, or more of them up to so many bytes."""
 SUM = 64
 """Chunks of our own uplink after which their entries are told in one."""
 MANY_HEARERS = 4
@@ -195,6 +195,11 @@ class Serving:
         transfer = self._state.transfers.get(blob)
         return transfer is not None and transfer.digests.get(index) == digest
 
+    def _length(self, blob: Digest, index: int) -> int:
+        transfer = self._state.transfers.get(blob)
+        cut = Cut(FIXED_1, self._state.held[blob]) if transfer is None else transfer.cut
+        return cut.span(index)[1]
+
     def cancel(self, session: Session, frame: wire.Cancel) -> None:
         for index in frame.indexes:
             session.uploads.pop((frame.blob, index), None)
@@ -203,7 +208,7 @@ class Serving:
         session = self._state.sessions.get(event.peer)
         if session is None:
             return
-        session.sending -= 1
+        session.sending.pop((event.blob, event.index), None)
         if event.failed:
             self._state.send(event.peer, wire.Reject(event.blob, event.index))
         self._upload(session)
@@ -211,15 +216,18 @@ class Serving:
     def _upload(self, session: Session) -> None:
         """What it asked for first goes first, but for chunks whose digest we have to look up."""
         for (blob, index), digest in list(session.uploads.items()):
-            if session.sending >= SENDING:
+            if len(session.sending) >= SENDING[0] and sum(session.sending.values()) >= SENDING[1]:
                 return
+            if (blob, index) in session.sending:
+                continue  # asked for once more: when it is there, the peer may not want it again
             has = self._has(blob, index, digest)
             if has is None:
                 self._load(blob, session.peer, 0)
                 continue
             del session.uploads[blob, index]
             if has:
-                session.sending += 1
-                self._state.emit(effects.SendChunk(session.peer, blob, index))
+                length = self._length(blob, index)
+                session.sending[blob, index] = length
+                self._state.emit(effects.SendChunk(session.peer, blob, index, length))
             else:
                 self._state.send(session.peer, wire.Reject(blob, index))

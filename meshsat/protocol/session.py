@@ -11,7 +11,8 @@ PIPELINE = 0.25
 """Seconds of a peer's measured rate that we keep asked for."""
 PIPELINE_CHUNKS = (2, 64)
 """Fewest and most chunks asked for at once."""
-PIPELINE_BYTES = 8 << 20
+PIPELINE_BYTES = (512 << 10, 8 << 20)
+"""Fewest and most bytes asked for at once, where that is no fewer chunks."""
 UPLOAD_QUEUE = 256
 """Chunks that a peer may have asked for at once."""
 HOLDS_LIMIT = 1 << 18
@@ -55,8 +56,12 @@ class Session:
     asked: dict[tuple[Digest, int], tuple[float, int]] = field(default_factory=dict)
     """What we asked for and have not got: when, and how many bytes."""
     asked_bytes: int = 0
+    refill_at: int = 0
+    """Of so many chunks asked for, or fewer, all transfers are looked through for more to ask."""
     rate: float = 0.0
     """Bytes per second, smoothed; 0 is not measured yet."""
+    _unmeasured: int = 0
+    """Bytes that came and are in no rate yet."""
     last_payload: float = 0.0
     """When the last chunk was whole."""
     last_progress: float = 0.0
@@ -66,7 +71,8 @@ class Session:
 
     uploads: OrderedDict[tuple[Digest, int], bytes] = field(default_factory=OrderedDict)
     """What it asked for, under which digest, and we have not begun to send."""
-    sending: int = 0
+    sending: dict[tuple[Digest, int], int] = field(default_factory=dict)
+    """Chunks in the driver's hands, with their lengths in bytes."""
     last_heard: float = 0.0
     last_ping: float = 0.0
     watched_at: float = math.inf
@@ -82,7 +88,8 @@ class Session:
         """How many more chunks of this length to ask it for."""
         if now < self.snubbed_until or not self.greeted or self.expelled:
             return 0
-        window = min(max(self.rate * PIPELINE, PIPELINE_CHUNKS[0] * chunk_length), PIPELINE_BYTES)
+        least, most = PIPELINE_BYTES
+        window = min(max(self.rate * PIPELINE, PIPELINE_CHUNKS[0] * chunk_length, least), most)
         if self.stalls and not self.rate:
             window = chunk_length
         room = int(window - self.asked_bytes + chunk_length - 1) // chunk_length
@@ -91,6 +98,7 @@ class Session:
     def ask(self, blob: Digest, index: int, length: int, now: float) -> None:
         if not self.asked:
             self.last_payload = now
+            self._unmeasured = 0
         self.asked[blob, index] = (now, length)
         self.asked_bytes += length
 
@@ -106,8 +114,9 @@ class Session:
         if asked is None:
             return False
         began = max(asked[0], self.last_payload)
-        if now > began:
-            sample = asked[1] / (now - began)
+        self._unmeasured += asked[1]
+        if now > began:  # else it is one of many that came at once
+            sample, self._unmeasured = self._unmeasured / (now - began), 0
             self.rate = sample if not self.rate else self.rate + RATE_SMOOTHING * (sample - self.rate)
         self.last_payload = now
         self.stalls = 0

@@ -122,6 +122,32 @@ class State:
         self.bans[session.peer] = (self.now or 0.0) + min(BAN[0] * 2.0 ** min(offences, 16), BAN[1])
         self.emit(effects.Disconnect(session.peer, reason))
 
+    def add_wanter(self, session: Session, wish: wire.Wish, now: float) -> Wanted:
+        """A peer wants a blob, or wants it in another way than before."""
+        blob, size, priority, first = wish
+        if session.wants.get(blob, size) != size:
+            self.drop_wanter(session, blob)
+        session.wants[blob] = size
+        wanted = self.wanted.get((blob, size))
+        if wanted is None:
+            wanted = self.wanted[blob, size] = Wanted(since=now)
+        told = (wanted.wanters.get(session.peer), wanted.first.pop(session.peer, first))
+        wanted.repeated |= told == (priority, first)
+        wanted.wanters[session.peer] = priority
+        if priority == Priority.READER:
+            wanted.first[session.peer] = first
+        return wanted
+
+    def drop_wanter(self, session: Session, blob: Digest) -> None:
+        """A peer wants a blob no longer."""
+        size = session.wants.pop(blob, None)
+        wanted = None if size is None else self.wanted.get((blob, size))
+        if size is not None and wanted is not None:
+            wanted.wanters.pop(session.peer, None)
+            wanted.first.pop(session.peer, None)
+            if not wanted.wanters:
+                del self.wanted[blob, size]
+
     def wanters(self, blob: Digest, size: int) -> list[PeerId]:
         """Peers that want to hear of every chunk of this blob."""
         wanted = self.wanted.get((blob, size))

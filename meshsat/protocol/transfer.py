@@ -36,18 +36,25 @@ class Run:
 
 
 class Transfer:
-    def __init__(self, blob: Digest, size: int) -> None:
+    def __init__(self, blob: Digest, size: int) -> None:  # noqa: PLR0915 - all that one blob calls for
         self.blob = blob
         self.size = size
         self.cut = Cut(FIXED_1, size)
         self.everything = bitset.full(self.cut.count)
+        self.chunk_length = min(self.cut.chunk_length, size)
+        """Bytes of its largest chunk."""
         self.claims = Claims(blob, self.cut)
+        self.self_evident = self.claims.known == self.everything
+        """Its own digest is its chunk's."""
+        self.turn = blob.raw[0]
+        """Who comes first where its chunks are dealt out: of many small blobs not always the same."""
         self.sources: tuple[Source, ...] = ()
         self.began_at = 0.0
         self.wanted_at = 0.0
         """When peers were last told that we want it."""
         self.opened = False
         self.publishing = False
+        self.priority = Priority.FOLLOW
         self.local: Counter[Priority] = Counter()
         """Who on this node wants it, by priority; empty when only the site does."""
         self.readers: dict[int, int] = {}
@@ -105,9 +112,11 @@ class Transfer:
             held -= self.cut.count * self.cut.chunk_length - self.size
         return held
 
-    @property
-    def priority(self) -> Priority:
-        return max(+self.local, default=Priority.FOLLOW)
+    def wanted_by_us(self, priority: Priority, change: int) -> None:
+        """So many more, or fewer, on this node want it."""
+        self.local[priority] += change
+        self.local = +self.local
+        self.priority = max(self.local, default=Priority.FOLLOW)
 
     def length(self, index: int) -> int:
         return self.cut.span(index)[1]

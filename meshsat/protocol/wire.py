@@ -53,6 +53,9 @@ Item = tuple[int, bytes]
 """A record as gossip carries it: what kind it is (`spread.Kind`), and its bytes."""
 Source = tuple[str, str, bool]
 """Where upstream has a blob: registry, repository, and whether it is asked for as a manifest."""
+Wish = tuple[Digest, int, int, int]
+"""A blob that is wanted: its digest and size, how urgently (`events.Priority`), and the chunk from which on
+it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,20 +123,19 @@ class Drops(Frame):
 
 @dataclass(frozen=True, slots=True)
 class Want(Frame):
-    """The sender wants this blob, and every have of it; the chunks from `first` on before others."""
+    """The sender wants these blobs, and every have of them; upstream has them at these places."""
 
     type: ClassVar[int] = 7
-    blob: Digest
-    size: int
-    priority: int
-    first: int
+    blobs: tuple[Wish, ...]
     sources: tuple[Source, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Unwant(Frame):
+    """The sender wants these blobs no longer. Of one that it has, `Holds` says so too."""
+
     type: ClassVar[int] = 8
-    blob: Digest
+    blobs: tuple[Digest, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,8 +411,8 @@ _DECODERS: dict[int, tuple[type[Frame], tuple[Callable[[Any], Any], ...]]] = {
         (Uplink, (_flag, _count)),
         (Holds, (_listed(_record(_digest, _count)),)),
         (Drops, (_listed(_digest),)),
-        (Want, (_digest, _count, _token, _count, _listed(_source, 16))),
-        (Unwant, (_digest,)),
+        (Want, (_listed(_record(_digest, _count, _token, _count)), _listed(_source, 16))),
+        (Unwant, (_listed(_digest),)),
         (Have, (_digest, _octets)),
         (Entries, (_digest, _text, _count, _chunk_digests, _signature)),
         (AskEntries, (_digest, _count, _octets)),

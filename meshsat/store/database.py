@@ -132,7 +132,15 @@ class Database:
     # Blobs
 
     def add_blob(self, digest: Digest, size: int, recipe: bytes) -> None:
-        self._do("INSERT OR REPLACE INTO blob VALUES (?, ?, ?)", str(digest), size, recipe)
+        self.add_blobs([(digest, size, recipe)])
+
+    def add_blobs(self, rows: Iterable[tuple[Digest, int, bytes]]) -> None:
+        """Of each: digest, size in bytes, recipe."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO blob VALUES (?, ?, ?)",
+                [(str(digest), size, recipe) for digest, size, recipe in rows],
+            )
 
     def drop_blob(self, digest: Digest) -> None:
         self._do("DELETE FROM blob WHERE digest = ?", str(digest))

@@ -6,7 +6,7 @@ A file gets its final name only after its bytes are durable (`publish`).
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
@@ -106,7 +106,18 @@ def read_span(path: Path, offset: int, length: int) -> bytes:
     return data
 
 
-def write_file(path: Path, data: Buffer) -> None:
+def read_spans(spans: Sequence[tuple[Path, int, int]]) -> list[bytes | StorageError]:
+    """Of each (path, offset, length) what `read_span` gives, or why it can't."""
+    found: list[bytes | StorageError] = []
+    for path, offset, length in spans:
+        try:
+            found.append(read_span(path, offset, length))
+        except StorageError as fault:
+            found.append(fault)
+    return found
+
+
+def write_file(path: Path, data: Buffer, mode: int = 0o600) -> None:
     """A new file with durable bytes. Its name is not durable yet."""
     with storage_errors("write", path):
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -114,6 +125,7 @@ def write_file(path: Path, data: Buffer) -> None:
             rest = memoryview(data)
             while rest:
                 rest = rest[os.write(fd, rest) :]
+            os.fchmod(fd, mode)
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -128,8 +140,14 @@ def publish(source: Path, target: Path, mode: int) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+    rename(source, target)
+    sync_directory(target.parent)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a file of durable bytes its final name; `sync_directory` makes that durable."""
+    with storage_errors("publish", target):
         source.rename(target)
-        sync_directory(target.parent)
 
 
 def sync_directory(path: Path) -> None:

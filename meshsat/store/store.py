@@ -7,7 +7,7 @@ its name. The store fetches nothing, decides nothing about what to keep, and kno
 
 import itertools
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +17,10 @@ from typing import Self
 import structlog
 import trio
 
+from meshsat.chunking.cut import FIXED_1, Cut
 from meshsat.chunking.recipe import Recipe
 from meshsat.errors import DigestMismatchError, NotFoundError, StorageError
-from meshsat.oci.digest import Digest
+from meshsat.oci.digest import SHA256, Digest
 from meshsat.oci.manifest import Manifest
 from meshsat.store import disk, images, recovery
 from meshsat.store.database import Contents
@@ -28,6 +29,7 @@ from meshsat.store.layout import Layout
 from meshsat.store.lock import DirectoryLock
 from meshsat.store.partial import AlreadyPublishedError, Backing, Partial, State
 from meshsat.store.records import BlobFacts, ImageRow, TagRecord
+from meshsat.store.whole import SmallBlob, WholeBlobs
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +47,8 @@ class Store:
         self._backing = backing
         self._lock = lock
         self._contents = contents
-        self._open_partials: dict[Digest, Partial] = {}
+        self._open_partials: dict[Digest, Partial | SmallBlob] = {}
+        self._whole = WholeBlobs(backing, self._contents.blobs.__setitem__)
         self._opening: dict[Digest, trio.Lock] = {}
         self._records = trio.Lock()  # database and mirror change in the same order
         self._names = itertools.count()
@@ -124,10 +127,18 @@ class Store:
         path = self._backing.layout.blob(digest)
         return await self._backing.threads.run(disk.read_span, path, start, max(stop - start, 0))
 
+    async def read_many(self, spans: Sequence[tuple[Digest, int, int]]) -> list[bytes | StorageError]:
+        """Of each (published blob, start, stop) its bytes, or why they can't be read; of small ones many cost
+        little more than one."""
+        found = [(self._backing.layout.blob(blob), start, stop - start) for blob, start, stop in spans]
+        return await self._backing.threads.run(disk.read_spans, found)
+
     async def put(self, data: Buffer, digest: Digest) -> None:
         """Publish a small blob, a manifest say. Raises `DigestMismatchError`."""
-        await self._backing.threads.run(self._put, data, digest)
-        self._contents.blobs[digest] = len(data)
+        if digest not in self._contents.blobs:
+            await self._whole.put(data, digest)
+        elif not digest.matches(memoryview(data)):
+            raise DigestMismatchError(f"{len(data)} bytes that came for {digest} are not that blob")
 
     async def recipe(self, digest: Digest) -> Recipe:
         """The recipe of a published blob. Raises `NotFoundError`."""
@@ -150,7 +161,7 @@ class Store:
         """Blobs on their way, begun in this process or before, and their sizes in bytes."""
         return {digest: row.size for digest, row in self._contents.partials.items()}
 
-    async def partial(self, digest: Digest, size: int) -> Partial:
+    async def partial(self, digest: Digest, size: int) -> Partial | SmallBlob:
         """Begin a blob of `size` bytes, or go on with it. While it is open, everybody gets the same object.
 
         Raises `AlreadyPublishedError`; `StorageError` also when it is open with another size. One that was
@@ -170,9 +181,11 @@ class Store:
                 raise StorageError(f"{digest} is on its way with {partial.size} bytes, not {size}")
             return partial
 
-    async def _open_partial(self, digest: Digest, size: int) -> Partial:
+    async def _open_partial(self, digest: Digest, size: int) -> Partial | SmallBlob:
         threads, database, layout = self._backing.threads, self._backing.database, self._backing.layout
         row = self._contents.partials.get(digest)
+        if row is None and digest.algorithm == SHA256 and Cut(FIXED_1, size).count == 1:
+            return SmallBlob(digest, size, self._whole, self._backing, self._partial_ended)
         if row is not None and not await threads.run(disk.has_size, layout.partial(digest), size):
             log.warning("blob begun anew: told another size", digest=str(digest), size=size, before=row.size)
             await threads.run(disk.remove, layout.partial(digest))
@@ -187,7 +200,7 @@ class Store:
         await partial.resume()
         return partial
 
-    def _partial_ended(self, partial: Partial) -> None:
+    def _partial_ended(self, partial: Partial | SmallBlob) -> None:
         del self._open_partials[partial.digest]
         if partial.state is State.PUBLISHED:
             self._contents.blobs[partial.digest] = partial.size
@@ -284,26 +297,17 @@ class Store:
 
     # In worker threads
 
-    def _put(self, data: Buffer, digest: Digest) -> None:
-        if not digest.matches(memoryview(data)):
-            raise DigestMismatchError(f"{len(data)} bytes that came for {digest} are not that blob")
-        layout = self._backing.layout
-        if self._contents.blobs.get(digest) is None:
-            self._replace_file(layout.blob(digest), data, mode=0o444)
-            recipe = Recipe.of(memoryview(data))
-            self._backing.database.add_blob(digest, len(data), b"".join(recipe.chunks))
-
     def _keep_file(self, target: Path, data: bytes) -> None:
         with disk.storage_errors("read", target):
             same = target.exists() and target.read_bytes() == data
         if not same:
             self._replace_file(target, data)
 
-    def _replace_file(self, target: Path, data: Buffer, mode: int = 0o600) -> None:
+    def _replace_file(self, target: Path, data: Buffer) -> None:
         source = self._backing.layout.incoming(f"{next(self._names)}")
         try:
             disk.write_file(source, data)
-            disk.publish(source, target, mode)
+            disk.publish(source, target, 0o600)
         except StorageError:
             disk.remove(source)
             raise

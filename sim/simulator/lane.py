@@ -13,6 +13,7 @@ from typing import Protocol
 
 from meshsat.oci.digest import Digest
 from meshsat.protocol import wire
+from meshsat.protocol.joining import next_frame
 from meshsat.trust.keys import PeerId
 from sim.simulator.counters import Counters
 from sim.simulator.fluid import Flow, Fluid, Link
@@ -115,12 +116,12 @@ class Lane:
         if not self.open:
             return
         if self._under_way is not None or self._held_up:
-            _append(self._frames, frame)
+            self._frames.append(frame)
             return
         if self._write_at != self._queue.now:
             self._write, self._write_at = [], self._queue.now
             self._depart(self._write, None)
-        _append(self._write, frame)
+        self._write.append(frame)
 
     def send_chunk(self, blob: Digest, index: int) -> None:
         """Queue a chunk; bounded by the machine, which hands over few at a time."""
@@ -175,9 +176,10 @@ class Lane:
         if chunk is not None and back.open:
             self.receiver.chunk_arrived(back, *chunk)
         if frames:
-            self._account(frames)
+            joined = _joined(frames)
+            self._account(joined)
             arrived = self.receiver.frame_arrived
-            for frame in frames:
+            for frame in joined:
                 if not back.open:
                     return
                 arrived(back, frame)
@@ -254,12 +256,11 @@ class Lane:
         self._under_way = None
 
 
-def _append(frames: list[wire.Frame], frame: wire.Frame) -> None:
-    """As `Link.send` does."""
-    last = frames[-1] if frames else None
-    if type(frame) is wire.Have and type(last) is wire.Have and last.blob == frame.blob:
-        bits = int.from_bytes(last.bits, "little") | int.from_bytes(frame.bits, "little")
-        length = max(len(last.bits), len(frame.bits))
-        frames[-1] = wire.Have(frame.blob, bits.to_bytes(length, "little"))
-        return
-    frames.append(frame)
+def _joined(frames: list[wire.Frame]) -> list[wire.Frame]:
+    """As `Link` does before it writes."""
+    if len(frames) == 1:
+        return frames
+    queue, joined = deque(frames), []
+    while queue:
+        joined.append(next_frame(queue))
+    return joined

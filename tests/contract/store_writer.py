@@ -20,6 +20,7 @@ from meshsat.chunking.cut import MIN_CHUNK
 from meshsat.oci.digest import Digest
 from meshsat.store.partial import AlreadyPublishedError, Partial
 from meshsat.store.store import Store
+from meshsat.store.whole import SmallBlob
 
 WRITERS = 3
 
@@ -40,7 +41,7 @@ async def write_blob(directory: Path, data: bytes, say: int) -> None:
         random.shuffle(missing)
         queue = iter(missing)
 
-        async def write_some(partial: Partial) -> None:
+        async def write_some(partial: Partial | SmallBlob) -> None:
             for index in queue:
                 await partial.write(index, data[index * MIN_CHUNK : (index + 1) * MIN_CHUNK])
                 os.write(say, f"{index}\n".encode())

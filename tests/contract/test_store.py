@@ -17,6 +17,7 @@ from meshsat.oci.manifest import parse_manifest_untrusted
 from meshsat.store.partial import AlreadyPublishedError, Partial
 from meshsat.store.records import TagRecord
 from meshsat.store.store import READ_LIMIT, Store
+from meshsat.store.whole import SmallBlob
 from tests.images import Image, build_image, random_bytes
 
 DATA = random_bytes(4 * MIN_CHUNK + 11)
@@ -40,7 +41,7 @@ def chunk(index: int, data: bytes = DATA) -> bytes:
     return data[index * MIN_CHUNK : (index + 1) * MIN_CHUNK]
 
 
-async def fill(partial: Partial, data: bytes, order: list[int] | None = None) -> None:
+async def fill(partial: Partial | SmallBlob, data: bytes, order: list[int] | None = None) -> None:
     for index in order or range(partial.cut.count):
         await partial.write(index, chunk(index, data))
 

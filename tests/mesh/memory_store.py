@@ -1,7 +1,7 @@
 """The store's twin in memory, as far as the mesh goes: no threads, so that a fake clock rules it."""
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from meshsat.chunking.cut import FIXED_1, Cut
 from meshsat.chunking.recipe import Recipe
@@ -71,6 +71,9 @@ class MemoryStore:
         if digest not in self.data:
             raise NotFoundError(str(digest))
         return self.data[digest][start:stop]
+
+    async def read_many(self, spans: Sequence[tuple[Digest, int, int]]) -> list[bytes | StorageError]:
+        return [await self.read(*span) if span[0] in self.data else StorageError("gone") for span in spans]
 
     async def partial(self, digest: Digest, size: int) -> MemoryPartial:
         return MemoryPartial(self, digest, size)

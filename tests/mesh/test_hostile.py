@@ -1,6 +1,7 @@
 """Members that lie, stall, flood or die cost the site themselves, and nothing else."""
 
 import random
+from collections.abc import Sequence
 from contextlib import suppress
 
 import pytest
@@ -50,10 +51,10 @@ async def test_wrong_bytes_end_the_session_and_come_from_another(
     blob = site.upstream.add(data)
     bad.store.keep(data, blob)
 
-    async def corrupt(_blob: Digest, index: int) -> bytes:
-        return bytes(Cut(FIXED_1, len(data)).span(index)[1])
+    async def corrupt(chunks: Sequence[tuple[Digest, int]]) -> list[bytes]:
+        return [bytes(Cut(FIXED_1, len(data)).span(index)[1]) for _, index in chunks]
 
-    monkeypatch.setattr(bad.driver, "read_chunk", corrupt)
+    monkeypatch.setattr(bad.driver, "read_chunks", corrupt)
     async with site.running():
         await complete(site, site.nodes[:3], blob, data)
         assert all(bad.peer not in node.machine.sessions for node in site.nodes[:3])
@@ -67,13 +68,13 @@ def forge_recipe(bad: Node, blob: Digest, data: bytes, monkeypatch: pytest.Monke
     async def recipe(_digest: Digest) -> Recipe:
         return Recipe(blob, Cut(FIXED_1, len(data)), Recipe.of(other).chunks)
 
-    async def chunk(_blob: Digest, index: int) -> bytes:
-        offset, length = Cut(FIXED_1, len(data)).span(index)
-        return other[offset : offset + length]
+    async def read(chunks: Sequence[tuple[Digest, int]]) -> list[bytes]:
+        spans = [Cut(FIXED_1, len(data)).span(index) for _, index in chunks]
+        return [other[offset : offset + length] for offset, length in spans]
 
     bad.store.data[blob] = data
     monkeypatch.setattr(bad.store, "recipe", recipe)
-    monkeypatch.setattr(bad.driver, "read_chunk", chunk)
+    monkeypatch.setattr(bad.driver, "read_chunks", read)
 
 
 async def test_a_wrong_recipe_is_found_out_and_the_uplink_brings_the_truth_once(
@@ -109,11 +110,11 @@ async def test_one_that_takes_requests_and_never_answers_is_left_alone(
     site.nodes[0].store.keep(data, blob)
     bad.store.keep(data, blob)
 
-    async def never(_blob: Digest, _index: int) -> bytes:
+    async def never(_chunks: Sequence[tuple[Digest, int]]) -> list[bytes]:
         await trio.sleep_forever()
-        return b""
+        return []
 
-    monkeypatch.setattr(bad.driver, "read_chunk", never)
+    monkeypatch.setattr(bad.driver, "read_chunks", never)
     async with site.running():
         began = trio.current_time()
         await complete(site, site.nodes[1:3], blob, data)
@@ -142,11 +143,11 @@ async def test_a_flood_of_frames_ends_the_session(autojump_clock: trio.testing.M
     async with site.running():
         link = bad.driver.links[victim.identity.key.peer_id]
         for number in range(19_000):
-            link.send(wire.Unwant(Digest.of(b"%d" % number)))
+            link.send(wire.Unwant((Digest.of(b"%d" % number),)))
         await trio.sleep(1)
         for number in range(19_000):
             if not link.reason:
-                link.send(wire.Unwant(Digest.of(b"%d" % number)))
+                link.send(wire.Unwant((Digest.of(b"%d" % number),)))
         await trio.sleep(2)
         assert bad.peer not in victim.machine.sessions
         await trio.sleep(30)

@@ -25,6 +25,7 @@ from meshsat.errors import DigestMismatchError, StorageError
 from meshsat.oci.digest import Digest
 from meshsat.store.partial import Partial
 from meshsat.store.store import Store
+from meshsat.store.whole import SmallBlob
 from tests.images import random_bytes
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ class StoreMachine(RuleBasedStateMachine):
         trio.run(self.store.aclose)
         shutil.rmtree(self.directory)
 
-    def run_on(self, blob: int, work: Callable[[Partial], Awaitable[T]]) -> T:
+    def run_on(self, blob: int, work: Callable[[Partial | SmallBlob], Awaitable[T]]) -> T:
         async def run() -> T:
             return await work(await self.store.partial(DIGESTS[blob], len(BLOBS[blob])))
 
@@ -152,11 +153,11 @@ class StoreMachine(RuleBasedStateMachine):
             assert have == sum(len(self.bytes_for(blob, index, right=True)) for index in self.chunks[blob])
 
 
-def _reader(index: int) -> Callable[[Partial], Awaitable[bytes]]:
+def _reader(index: int) -> Callable[[Partial | SmallBlob], Awaitable[bytes]]:
     return lambda partial: partial.read(index)
 
 
-async def _have(partial: Partial) -> int:
+async def _have(partial: Partial | SmallBlob) -> int:
     return partial.have_bytes
 
 

@@ -289,8 +289,8 @@ async def test_what_the_machine_says_to_a_peer_goes_over_its_session() -> None:
         sessions.start_soon(rig.driver.accept, wire.PROTOCOL, stream, "tls")
         await settle()
         rig.driver._do(effects.Send(LOW.key.peer_id, wire.Ping(7)))
-        rig.driver._do(effects.SendChunk(LOW.key.peer_id, blob, 1))
-        rig.driver._do(effects.SendChunk(LOW.key.peer_id, Digest.of(b"nothing"), 0))
+        rig.driver._do(effects.SendChunk(LOW.key.peer_id, blob, 1, 1))
+        rig.driver._do(effects.SendChunk(LOW.key.peer_id, Digest.of(b"nothing"), 0, 7))
         rig.driver._do(effects.Send(HIGH.key.peer_id, wire.Ping(8)))  # nobody we know
         await settle()
         nothing = wire.Reject(Digest.of(b"nothing"), 0)

@@ -1,6 +1,6 @@
 """One swap session: what goes out and in which order, and what a peer can do to it from the other end."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -34,6 +34,8 @@ class Told:
         """Index -> length of the chunks that were asked for."""
         self.held: dict[int, bytes] = {}
         self.sent: list[tuple[int, bool]] = []
+        self.together: list[int] = []
+        """How many chunks were read at a time."""
 
     def frame_received(self, link: Link, frame: wire.Frame) -> None:
         self.frames.append(frame)
@@ -48,9 +50,10 @@ class Told:
         await trio.lowlevel.checkpoint()
         self.chunks.append((frame.index, digest, bytes(payload)))
 
-    async def read_chunk(self, blob: Digest, index: int) -> bytes | None:
+    async def read_chunks(self, chunks: Sequence[tuple[Digest, int]]) -> list[bytes | None]:
         await trio.lowlevel.checkpoint()
-        return self.held.get(index)
+        self.together.append(len(chunks))
+        return [self.held.get(index) for _, index in chunks]
 
     def chunk_sent(self, link: Link, blob: Digest, index: int, *, failed: bool) -> None:
         self.sent.append((index, failed))
@@ -99,8 +102,8 @@ async def test_frames_go_out_in_order_and_neighbouring_haves_of_a_blob_as_one() 
 async def test_frames_overtake_chunks() -> None:
     session = Session()
     session.told.held = {0: b"zero", 1: b"one"}
-    session.link.send_chunk(BLOB, 0)
-    session.link.send_chunk(BLOB, 1)
+    session.link.send_chunk(BLOB, 0, 4)
+    session.link.send_chunk(BLOB, 1, 3)
     session.link.send(wire.Ping(1))
     async with session.running():
         await trio.testing.wait_all_tasks_blocked()
@@ -109,9 +112,23 @@ async def test_frames_overtake_chunks() -> None:
     assert session.told.sent == [(0, False), (1, False)]
 
 
+async def test_small_chunks_go_out_in_one_write_and_large_ones_alone() -> None:
+    session = Session()
+    large = bytes(module.BATCH)
+    session.told.held = {0: b"zero", 1: b"one", 3: large, 4: b"four"}
+    for index, payload in ((0, b"zero"), (1, b"one"), (2, b"lost"), (3, large), (4, b"four")):
+        session.link.send_chunk(BLOB, index, len(payload))
+    async with session.running():
+        await trio.testing.wait_all_tasks_blocked()
+    assert session.told.together == [3, 1, 1]
+    assert session.told.sent == [(0, False), (1, False), (2, True), (3, False), (4, False)]
+    small = chunk(0, b"zero") + chunk(1, b"one")
+    assert session.stream.sent == small + chunk(3, large) + chunk(4, b"four")
+
+
 async def test_a_chunk_that_cannot_be_read_is_told_and_not_sent() -> None:
     session = Session()
-    session.link.send_chunk(BLOB, 0)
+    session.link.send_chunk(BLOB, 0, 4)
     async with session.running():
         await trio.testing.wait_all_tasks_blocked()
     assert session.told.sent == [(0, True)]
@@ -156,7 +173,7 @@ async def test_a_peer_that_takes_nothing_is_given_up_in_time(
 
 
 async def test_frames_come_in_whatever_the_pieces() -> None:
-    frames = [wire.Ping(1), have(3), wire.Unwant(BLOB)]
+    frames = [wire.Ping(1), have(3), wire.Unwant((BLOB,))]
     whole = b"".join(wire.encode(frame) for frame in frames)
     for size in (1, 7, len(whole)):
         session = Session()

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from meshsat.chunking.cut import MIN_CHUNK
 from meshsat.oci.digest import Digest
 from meshsat.protocol import effects, events, exchange, wire
 from meshsat.protocol.effects import Effect
@@ -56,7 +57,7 @@ def test_what_our_uplink_brought_is_given_under_its_own_digest() -> None:
     done = brain.hear("honest", wire.Request(blob.digest, ((0, blob.lie("x")[0]),)))
     assert sent(done, wire.Reject) == [wire.Reject(blob.digest, 0)]
     done = brain.hear("honest", wire.Request(blob.digest, ((0, blob.chunks[0]),)))
-    assert only(done, effects.SendChunk) == [effects.SendChunk(peer("honest"), blob.digest, 0)]
+    assert only(done, effects.SendChunk) == [effects.SendChunk(peer("honest"), blob.digest, 0, MIN_CHUNK)]
 
 
 def test_the_recipe_proven_is_that_of_the_bytes_and_not_the_first_word() -> None:
@@ -302,14 +303,14 @@ def test_a_want_is_told_and_taken_back() -> None:
     done = brain.feed(
         blob.wanted(Priority.BACKGROUND), blob.wanted(Priority.PULL), blob.wanted(Priority.PULL)
     )
-    assert [frame.priority for frame in sent(done, wire.Want, "a")] == [Priority.BACKGROUND, Priority.PULL]
+    assert sent(done, wire.Want, "a") == [blob.want(Priority.BACKGROUND), blob.want(Priority.PULL)]
     brain.feed(brain.opened(blob))
     done = brain.feed(events.BlobUnwanted(blob.digest, Priority.PULL))
     assert not sent(done, wire.Want)
     done = brain.feed(events.BlobUnwanted(blob.digest, Priority.PULL))
-    assert [frame.priority for frame in sent(done, wire.Want, "a")] == [Priority.BACKGROUND]
+    assert sent(done, wire.Want, "a") == [blob.want(Priority.BACKGROUND)]
     done = brain.feed(events.BlobUnwanted(blob.digest, Priority.BACKGROUND))
-    assert sent(done, wire.Unwant, "a") == [wire.Unwant(blob.digest)]
+    assert sent(done, wire.Unwant, "a") == [wire.Unwant((blob.digest,))]
     assert only(done, effects.CloseTransfer) == [effects.CloseTransfer(blob.digest)]
     assert brain.machine.transfers == {}
 
@@ -353,7 +354,7 @@ def test_a_follower_ends_when_nobody_demands_it(how: str) -> None:
         done = brain.leave("dark")
     else:
         done = brain.hear(
-            "dark", wire.Unwant(blob.digest) if how == "unwants" else blob.want(Priority.FOLLOW)
+            "dark", wire.Unwant((blob.digest,)) if how == "unwants" else blob.want(Priority.FOLLOW)
         )
     assert only(done, effects.CancelUplink) == [effects.CancelUplink(blob.digest)]
     assert only(done, effects.CloseTransfer) == [effects.CloseTransfer(blob.digest)]
@@ -368,7 +369,7 @@ def test_a_follower_that_was_publishing_when_demand_ended_does_not_begin_anew() 
     brain.hear("liar", blob.entries("liar", lie="x"), blob.have(0, 1, 2, 3))
     for index in range(4):
         brain.feed(blob.stored(index, "liar", blob.lie("x")[index]))
-    brain.hear("dark", wire.Unwant(blob.digest))
+    brain.hear("dark", wire.Unwant((blob.digest,)))
     done = brain.feed(events.BlobMismatched(blob.digest))
     assert only(done, effects.CloseTransfer) == [effects.CloseTransfer(blob.digest)]
     assert not runs(done)
@@ -381,7 +382,7 @@ def test_a_follower_that_another_leads_and_has_nothing_ends() -> None:
     brain.hear("dark", blob.want())
     assert blob.digest in brain.machine.transfers
     brain.meet("u", uplink=True)
-    brain.hear("dark", wire.Unwant(blob.digest))
+    brain.hear("dark", wire.Unwant((blob.digest,)))
     assert blob.digest not in brain.machine.transfers
 
 
@@ -437,7 +438,7 @@ def test_a_blob_that_is_whole_is_published_and_told() -> None:
     assert not only(brain.tick(), effects.Publish)
     done = brain.feed(blob.published())
     assert sent(done, wire.Holds, "a") == [blob.holds()]
-    assert sent(done, wire.Unwant, "a") == [wire.Unwant(blob.digest)]
+    assert not sent(done, wire.Unwant)  # whoever has it wants it no longer
     assert brain.machine.transfers == {}
     done = brain.feed(blob.published())
     assert not sent(done, wire.Holds)  # no news
@@ -471,7 +472,7 @@ def test_whoever_dropped_a_blob_or_ended_its_transfer_holds_it_no_more() -> None
     brain.hear("a", blob.holds())
     brain.hear("b", blob.have(0, 1))
     brain.hear("a", wire.Drops((blob.digest,)))
-    brain.hear("b", wire.Unwant(blob.digest))
+    brain.hear("b", wire.Unwant((blob.digest,)))
     assert brain.transfer(blob).levels[0] == brain.transfer(blob).everything
 
 
@@ -481,7 +482,7 @@ def test_whoever_says_it_is_whole_and_ends_its_transfer_still_holds_it() -> None
     brain.meet("a")
     brain.hear("a", blob.want())
     brain.pull(blob)
-    brain.hear("a", blob.have(0), blob.holds(), wire.Unwant(blob.digest))
+    brain.hear("a", blob.have(0), blob.holds(), wire.Unwant((blob.digest,)))
     assert brain.transfer(blob).holders == {peer("a"): brain.transfer(blob).everything}
 
 
@@ -581,7 +582,7 @@ def test_news_is_no_flood() -> None:
     assert session.frame_credit == before
     brain.hear("u", *frames)
     assert session.frame_credit == before - len(frames)
-    brain.hear("u", wire.Unwant(blob.digest), *frames)
+    brain.hear("u", wire.Unwant((blob.digest,)), *frames)
     assert session.frame_credit == before - 2 * len(frames) - 1
 
 

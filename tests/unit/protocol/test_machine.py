@@ -75,7 +75,7 @@ def test_a_chunk_comes_only_as_a_payload() -> None:
 def test_too_many_wants() -> None:
     brain = Brain()
     brain.meet("a")
-    wants = [wire.Want(Digest.of(f"{n}".encode()), 1, 2, 0, ()) for n in range(WANTS_LIMIT + 1)]
+    wants = [wire.Want(((Digest.of(f"{n}".encode()), 1, 2, 0),), ()) for n in range(WANTS_LIMIT + 1)]
     assert not gone(brain.hear("a", *wants[:-1]))
     assert "wants more than" in gone(brain.hear("a", wants[-1]))[peer("a")]
 

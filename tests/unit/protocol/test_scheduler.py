@@ -69,7 +69,22 @@ def test_what_only_one_holds_is_dealt_out_among_the_takers() -> None:
         transfer.held_by(A, bitset.full(12))
         order = sorted(map(peer, takers))
         shares.append(sorted(scheduler.choose(transfer, A, order, peer(me), 0.0, random.Random(0))))
-    assert shares == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
+    assert sorted(shares) == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
+
+
+def test_of_many_small_blobs_each_taker_comes_first_for_some() -> None:
+    takers = sorted(["b", "c", "d"], key=peer)
+    order = sorted(map(peer, takers))
+    first: Counter[str] = Counter()
+    for number in range(60):
+        blob = Blob(f"small {number}", chunks=1)
+        for me in takers:
+            transfer = transfer_of(blob)
+            transfer.held_by(A, 1)
+            if scheduler.choose(transfer, A, order, peer(me), 0.0, random.Random(0)):
+                first[me] += 1
+    assert sum(first.values()) == 60
+    assert min(first.values()) > 10
 
 
 def test_who_does_not_know_of_each_other_yet_seldom_ask_for_the_same() -> None:

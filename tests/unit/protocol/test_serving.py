@@ -130,7 +130,7 @@ def test_a_blob_of_one_chunk_needs_no_recipe() -> None:
     brain.feed(events.BlobPublished(digest, len(data)))
     brain.meet("a")
     done = brain.hear("a", wire.Request(digest, ((0, digest.raw),)))
-    assert done == [effects.SendChunk(peer("a"), digest, 0)]
+    assert done == [effects.SendChunk(peer("a"), digest, 0, len(data))]
 
 
 # --- recipes ---

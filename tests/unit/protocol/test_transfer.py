@@ -70,7 +70,7 @@ def test_the_most_urgent_counts() -> None:
     transfer = transfer_of()
     priorities = [transfer.priority]
     for priority, change in ((Priority.PULL, 1), (Priority.READER, 1), (Priority.READER, -1)):
-        transfer.local[priority] += change
+        transfer.wanted_by_us(priority, change)
         priorities.append(transfer.priority)
     assert priorities == [Priority.FOLLOW, Priority.PULL, Priority.READER, Priority.PULL]
 

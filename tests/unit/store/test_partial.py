@@ -35,7 +35,9 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 @pytest.fixture
 async def partial(store: Store) -> Partial:
-    return await store.partial(DIGEST, len(DATA))
+    opened = await store.partial(DIGEST, len(DATA))
+    assert isinstance(opened, Partial)
+    return opened
 
 
 def no_space(*_: Any) -> NoReturn:
