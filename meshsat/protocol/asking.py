@@ -7,6 +7,8 @@ from meshsat.protocol.state import State
 from meshsat.protocol.transfer import Transfer
 from meshsat.trust.keys import PeerId
 
+COMING = 2
+"""Chunks that our own uplink is about to bring: peers are not asked for them."""
 ENTRIES_PATIENCE = 0.5
 """Seconds before another holder is asked for the entries of a recipe."""
 ENTRIES_DEADLINE = 3.0
@@ -78,11 +80,11 @@ class Asking:
         room = session.room(transfer.chunk_length, now)
         if room <= 0:
             return
-        chosen = self._choose(transfer, session, now)
+        chosen = self._choose(transfer, session, now, room + COMING)
         asked: list[tuple[int, bytes]] = []
         for index in chosen:
             digest = transfer.claims.digest(index)
-            coming = transfer.run is not None and transfer.run.next <= index <= transfer.run.next + 1
+            coming = transfer.run is not None and transfer.run.next <= index < transfer.run.next + COMING
             if len(asked) == room:
                 break
             if digest is not None and not coming:
@@ -92,7 +94,7 @@ class Asking:
         if asked:
             self._state.send(session.peer, wire.Request(transfer.blob, tuple(asked)))
 
-    def _choose(self, transfer: Transfer, session: Session, now: float) -> list[int]:
+    def _choose(self, transfer: Transfer, session: Session, now: float, limit: int) -> list[int]:
         state = self._state
         if state.view.large:
             patient = state.far(session.peer) and state.has_mates(transfer.blob, 1)
@@ -101,9 +103,9 @@ class Asking:
             if patient:
                 return sparse.choose_one(transfer, session.peer, now, state.rng)
             turns = state.view.around(session.peer) if state.has_mates(transfer.blob, 4) else ()
-            return sparse.choose(transfer, session.peer, turns, state.me, now, state.rng)
+            return sparse.choose(transfer, session.peer, turns, state.me, now, state.rng, limit)
         takers = sorted((*state.wanters(transfer.blob, transfer.size), state.me))
-        return scheduler.choose(transfer, session.peer, takers, state.me, now, state.rng)
+        return scheduler.choose(transfer, session.peer, takers, state.me, now, state.rng, limit)
 
     def _ask_some_entries(self, transfer: Transfer, now: float) -> None:
         if transfer.claims.known & transfer.missing == transfer.missing:

@@ -22,9 +22,9 @@ READER_WINDOW = 8 << 20
 
 
 def choose(
-    transfer: Transfer, peer: PeerId, takers: Sequence[PeerId], me: PeerId, now: float, rng: Rng
+    transfer: Transfer, peer: PeerId, takers: Sequence[PeerId], me: PeerId, now: float, rng: Rng, limit: int
 ) -> list[int]:
-    """Chunks to ask `peer` for, best first, as many as there are candidates in the first groups.
+    """Chunks to ask `peer` for, best first, `limit` at most.
 
     `takers` are all who want the blob, this node among them, in the same order on every node.
     """
@@ -36,7 +36,7 @@ def choose(
     chosen: list[int] = []
     taken = 0
 
-    def take(bits: int, limit: int, *, ordered: bool) -> None:
+    def take(bits: int, *, ordered: bool) -> None:
         nonlocal taken
         bits &= ~taken
         while bits and len(chosen) < limit:
@@ -45,23 +45,22 @@ def choose(
             taken |= 1 << index
             bits &= ~(1 << index)
 
-    limit = 64
     for position in transfer.readers.values():
         window = max(2, READER_WINDOW // transfer.cut.chunk_length)
-        take(wanted & bitset.span(position, position + window), limit, ordered=True)
+        take(wanted & bitset.span(position, position + window), ordered=True)
 
     sole = askable & transfer.levels[1] if len(transfer.levels) > 1 else 0
     turns = [taker for taker in takers if taker != peer]
     if me in turns:
         place = (turns.index(me) + transfer.turn) % len(turns)
         mine = bitset.every(len(turns), place, transfer.cut.count)
-        take(wanted & sole & mine, limit, ordered=False)
+        take(wanted & sole & mine, ordered=False)
     if not sole:
         for level in transfer.levels[2:]:
-            take(wanted & level, limit, ordered=False)
+            take(wanted & level, ordered=False)
             if len(chosen) >= limit:
                 break
-        take(wanted & ~transfer.young(now), limit, ordered=False)
+        take(wanted & ~transfer.young(now), ordered=False)
     elif transfer.turns_over(peer, now, mine=bool(chosen)):
-        take(wanted & sole & ~transfer.young(now), limit, ordered=False)
+        take(wanted & sole & ~transfer.young(now), ordered=False)
     return chosen

@@ -19,26 +19,23 @@ from meshsat.protocol.scheduler import READER_WINDOW
 from meshsat.protocol.transfer import Transfer
 from meshsat.trust.keys import PeerId
 
-LIMIT = 64
-"""Chunks chosen at once."""
-
 
 def choose(
-    transfer: Transfer, peer: PeerId, turns: Sequence[PeerId], me: PeerId, now: float, rng: Rng
+    transfer: Transfer, peer: PeerId, turns: Sequence[PeerId], me: PeerId, now: float, rng: Rng, limit: int
 ) -> list[int]:
-    """Chunks to ask a near peer for, best first. `turns`: its neighbours in the same order for each of them,
-    or nobody where few of them want the blob."""
+    """Chunks to ask a near peer for, best first, `limit` at most. `turns`: its neighbours in the same order for
+    each of them, or nobody where few of them want the blob."""
     wanted = askable(transfer, peer)
     if turns:
         wanted &= ~_others(transfer, peer, turns, me, now)
     chosen: list[int] = []
     for position in transfer.readers.values():
         window = max(2, READER_WINDOW // transfer.cut.chunk_length)
-        wanted = _take(chosen, wanted, bitset.span(position, position + window), None)
+        wanted = _take(chosen, wanted, bitset.span(position, position + window), None, limit)
     for level in transfer.levels[1:]:
-        if not wanted or len(chosen) >= LIMIT:
+        if not wanted or len(chosen) >= limit:
             break
-        wanted = _take(chosen, wanted, level, rng)
+        wanted = _take(chosen, wanted, level, rng, limit)
     return chosen
 
 
@@ -64,10 +61,10 @@ def _others(transfer: Transfer, peer: PeerId, turns: Sequence[PeerId], me: PeerI
     return others
 
 
-def _take(chosen: list[int], wanted: int, among: int, rng: Rng | None) -> int:
+def _take(chosen: list[int], wanted: int, among: int, rng: Rng | None, limit: int) -> int:
     """Move chunks among these to the chosen, in order or at random; returns what is wanted still."""
     left = wanted & among
-    while left and len(chosen) < LIMIT:
+    while left and len(chosen) < limit:
         index = bitset.lowest(left) if rng is None else bitset.any_member(left, rng)
         chosen.append(index)
         left &= ~(1 << index)

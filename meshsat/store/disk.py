@@ -17,6 +17,9 @@ from meshsat.errors import StorageError
 
 Buffer = bytes | bytearray | memoryview
 
+CACHED = 512 * 1024
+"""Bytes that may be copied from the page cache on the event loop: a tenth of a millisecond's work."""
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -34,6 +37,16 @@ class Threads:
             await trio.lowlevel.checkpoint()
             return work(*args)
         return await trio.to_thread.run_sync(work, *args, limiter=self._limiter)
+
+    async def read(self, path: Path, offset: int, length: int) -> bytes:
+        """As `read_span`; a little that is in memory already is read at once, which costs less than to hand
+        it to a thread."""
+        if length <= CACHED:
+            found = read_cached(path, offset, length)
+            if found is not None:
+                await trio.lowlevel.checkpoint()
+                return found
+        return await self.run(read_span, path, offset, length)
 
 
 @contextmanager
@@ -104,6 +117,20 @@ def read_span(path: Path, offset: int, length: int) -> bytes:
         finally:
             os.close(fd)
     return data
+
+
+def read_cached(path: Path, offset: int, length: int) -> bytes | None:
+    """`length` bytes, if the kernel has them in memory: this never waits for the disk. None: use `read_span`,
+    which tells why. preadv2(2), RWF_NOWAIT."""
+    buffer = bytearray(length)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return bytes(buffer) if os.preadv(fd, [buffer], offset, os.RWF_NOWAIT) == length else None
+        finally:
+            os.close(fd)
+    except OSError:
+        return None
 
 
 def read_spans(spans: Sequence[tuple[Path, int, int]]) -> list[bytes | StorageError]:

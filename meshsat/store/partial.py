@@ -130,7 +130,12 @@ class Partial:
         sha256 = self._chunks.get(index)
         if sha256 is None or self.state in (State.DISCARDED, State.CLOSED):
             raise NotFoundError(f"chunk {index} of {self.digest} is not here")
-        data = await self._backing.threads.run(self._read_span, offset + start, max(stop - start, 0))
+        length = max(stop - start, 0)
+        data = disk.read_cached(self._path, offset + start, length) if length <= disk.CACHED else None
+        if data is None:
+            data = await self._backing.threads.run(self._read_span, offset + start, length)
+        else:
+            await trio.lowlevel.checkpoint()
         if self._chunks.get(index) is not sha256:
             raise NotFoundError(f"chunk {index} of {self.digest} was forgotten while it was read")
         return data

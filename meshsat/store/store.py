@@ -125,7 +125,7 @@ class Store:
         if stop - start > READ_LIMIT:
             raise ValueError(f"a read of {stop - start} bytes, more than {READ_LIMIT}")
         path = self._backing.layout.blob(digest)
-        return await self._backing.threads.run(disk.read_span, path, start, max(stop - start, 0))
+        return await self._backing.threads.read(path, start, max(stop - start, 0))
 
     async def read_many(self, spans: Sequence[tuple[Digest, int, int]]) -> list[bytes | StorageError]:
         """Of each (published blob, start, stop) its bytes, or why they can't be read; of small ones many cost

@@ -165,7 +165,7 @@ class SmallBlob:
             raise NotFoundError(f"chunk {index} of {self.digest} is not here")
         start, stop, _ = slice(start, stop).indices(self.size)
         path = self._backing.layout.blob(self.digest)
-        return await self._backing.threads.run(disk.read_span, path, start, max(stop - start, 0))
+        return await self._backing.threads.read(path, start, max(stop - start, 0))
 
     async def forget(self, indexes: Collection[int]) -> None:  # noqa: ARG002 - as `Partial` has it
         """Its own digest is its chunk's: what is here was never wrong."""

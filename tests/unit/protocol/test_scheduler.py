@@ -18,7 +18,7 @@ def transfer_of(blob: Blob, *, known_at: float = 0.0) -> Transfer:
 
 def chosen(transfer: Transfer, of: str, *takers: str, now: float = 0.0, seed: int = 0) -> list[int]:
     order = sorted((ME, *map(peer, takers)))
-    return scheduler.choose(transfer, peer(of), order, ME, now, random.Random(seed))
+    return scheduler.choose(transfer, peer(of), order, ME, now, random.Random(seed), 64)
 
 
 def test_nothing_is_asked_for_that_is_held_or_coming_or_unknown() -> None:
@@ -68,7 +68,7 @@ def test_what_only_one_holds_is_dealt_out_among_the_takers() -> None:
         transfer = transfer_of(blob)
         transfer.held_by(A, bitset.full(12))
         order = sorted(map(peer, takers))
-        shares.append(sorted(scheduler.choose(transfer, A, order, peer(me), 0.0, random.Random(0))))
+        shares.append(sorted(scheduler.choose(transfer, A, order, peer(me), 0.0, random.Random(0), 64)))
     assert sorted(shares) == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
 
 
@@ -81,7 +81,7 @@ def test_of_many_small_blobs_each_taker_comes_first_for_some() -> None:
         for me in takers:
             transfer = transfer_of(blob)
             transfer.held_by(A, 1)
-            if scheduler.choose(transfer, A, order, peer(me), 0.0, random.Random(0)):
+            if scheduler.choose(transfer, A, order, peer(me), 0.0, random.Random(0), 64):
                 first[me] += 1
     assert sum(first.values()) == 60
     assert min(first.values()) > 10

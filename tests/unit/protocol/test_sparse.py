@@ -21,7 +21,7 @@ def transfer(**holders: range) -> Transfer:
 
 
 def chosen(made: Transfer, name: str, turns: list[PeerId], now: float = NOW) -> list[int]:
-    return sparse.choose(made, peer(name), turns, peer("me"), now, random.Random(1))
+    return sparse.choose(made, peer(name), turns, peer("me"), now, random.Random(1), 64)
 
 
 def test_the_first_copies_are_dealt_out_where_chunks_came_in() -> None:
