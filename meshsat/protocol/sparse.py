@@ -23,8 +23,10 @@ from meshsat.trust.keys import PeerId
 def choose(
     transfer: Transfer, peer: PeerId, turns: Sequence[PeerId], me: PeerId, now: float, rng: Rng, limit: int
 ) -> list[int]:
-    """Chunks to ask a near peer for, best first, `limit` at most. `turns`: its neighbours in the same order for
-    each of them, or nobody where few of them want the blob."""
+    """Chunks to ask a near peer for, best first, `limit` at most.
+
+    `turns`: its neighbours in the same order for each of them, or nobody where few of them want the blob.
+    """
     wanted = askable(transfer, peer)
     if turns:
         wanted &= ~_others(transfer, peer, turns, me, now)
