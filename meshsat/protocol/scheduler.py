@@ -51,6 +51,7 @@ def choose(
 
     sole = askable & transfer.levels[1] if len(transfer.levels) > 1 else 0
     turns = [taker for taker in takers if taker != peer]
+    place = 0
     if me in turns:
         place = (turns.index(me) + transfer.turn) % len(turns)
         mine = bitset.every(len(turns), place, transfer.cut.count)
@@ -61,6 +62,10 @@ def choose(
             if len(chosen) >= limit:
                 break
         take(wanted & ~transfer.young(now), ordered=False)
-    elif transfer.turns_over(peer, now, mine=bool(chosen)):
-        take(wanted & sole & ~transfer.young(now), ordered=False)
+    else:
+        late = 0
+        for step in range(1, min(transfer.idle_turns(peer, now, mine=bool(chosen)) + 1, len(turns))):
+            late |= bitset.every(len(turns), (place - step) % len(turns), transfer.cut.count)
+        if late:
+            take(wanted & sole & late & ~transfer.young(now), ordered=False)
     return chosen

@@ -197,12 +197,12 @@ class Transfer:
             self._young.append((now, index))
         self._young_bits |= bits
 
-    def turns_over(self, peer: PeerId, now: float, *, mine: bool) -> bool:
-        """Whether nothing of what this peer alone holds fell to us for `YOUNG` seconds. `mine`: something
+    def idle_turns(self, peer: PeerId, now: float, *, mine: bool) -> int:
+        """For how often `YOUNG` seconds nothing of what this peer alone holds fell to us. `mine`: something
         does now."""
         if mine:
             self._turn_at[peer] = now
-        return now - self._turn_at.setdefault(peer, now) >= YOUNG
+        return int((now - self._turn_at.setdefault(peer, now)) / YOUNG)
 
     def young(self, now: float) -> int:
         """The chunks that are known for less than `YOUNG` seconds."""
