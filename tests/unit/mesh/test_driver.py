@@ -21,6 +21,7 @@ from meshsat.errors import (
     StorageError,
     UnavailableError,
 )
+from meshsat.mesh import driver as module
 from meshsat.mesh.demand import Demand, Question
 from meshsat.mesh.driver import Driver
 from meshsat.mesh.identity import Identity
@@ -91,6 +92,8 @@ class Upstream:
         self.gate.set()
         self.record: ImageRecord | None = None
         self.reachable = True
+        self.read_to_the_end = 0
+        """Answers of which even the end was read: their connections serve again."""
 
     async def probe(self) -> None:
         if not self.reachable:
@@ -124,6 +127,7 @@ class Upstream:
                 await self.gate.wait()
                 await trio.lowlevel.checkpoint()
                 yield self.data[offset : min(offset + 100_000, stop)]
+            self.read_to_the_end += 1
 
         yield pieces()
 
@@ -520,6 +524,18 @@ async def test_an_upstream_that_ends_early_is_told() -> None:
         assert list(partial.chunks) == [0]
 
 
+@pytest.mark.parametrize("size", [1000, 2 * MIN_CHUNK + 5])
+async def test_the_answer_that_brought_all_is_read_to_its_end(size: int) -> None:
+    data = random.Random(2).randbytes(size)
+    upstream = Upstream(data)
+    rig = Rig(uplink=upstream)
+    async with rig.running():
+        demand = rig.want(Digest.of(data), len(data))
+        await settle()
+        assert demand.published
+        assert upstream.read_to_the_end == len(upstream.asked) == 1
+
+
 async def test_who_stops_wanting_ends_the_run_and_nothing_is_told_of_it() -> None:
     data = random.Random(2).randbytes(2 * MIN_CHUNK)
     upstream = Upstream(data)
@@ -731,3 +747,35 @@ async def test_an_uplink_is_probed_and_the_answer_told(
         rig.driver._do(effects.ProbeUplink())
         await trio.testing.wait_all_tasks_blocked()
     assert events.UplinkProbed(reachable) in rig.fed
+
+
+async def test_a_slow_disk_holds_a_session_up_only_where_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small blobs that come meanwhile are made durable together; how many may wait is bounded."""
+    monkeypatch.setattr(module, "SMALL", 3)
+    rig = Rig()
+    disk = trio.Event()
+
+    async def write(_self: MemoryPartial, _index: int, _data: bytes, _expect: bytes | None = None) -> bytes:
+        await disk.wait()
+        return b""
+
+    monkeypatch.setattr(MemoryPartial, "write", write)
+    small = [b"small %d" % number for number in range(5)]
+    stream = LooseStream(LOW.member)
+    async with rig.running(), trio.open_nursery() as sessions:
+        sessions.start_soon(rig.driver.accept, wire.PROTOCOL, stream, "tls")
+        for data in small:
+            rig.want(Digest.of(data), len(data))
+        held = tuple((Digest.of(data), len(data)) for data in small)
+        stream.arrive_frames(GREETING, wire.Holds(held))
+        await settle()
+        for data in small:
+            stream.arrive(wire.encode(wire.Chunk(Digest.of(data), 0), len(data)) + data)
+        stream.arrive_frames(wire.Ping(1))
+        await settle()
+        assert not [frame for frame in stream.frames() if isinstance(frame, wire.Pong)]
+        disk.set()
+        await settle()
+        assert len(rig.of(events.ChunkStored)) == 5
+        assert [frame for frame in stream.frames() if isinstance(frame, wire.Pong)] == [wire.Pong(1)]
+        sessions.cancel_scope.cancel()

@@ -117,6 +117,29 @@ def test_what_its_turn_taker_left_is_anybodys_after_a_while() -> None:
     assert sorted(later) == sorted({*range(6)} - {*own})
 
 
+def test_of_a_late_share_one_neighbour_more_takes_each_while() -> None:
+    """Else all who are done take the same last chunks at once."""
+    blob = Blob(chunks=8)
+    takers = sorted(["b", "c", "d", "e"], key=peer)
+    order = sorted(map(peer, takers))
+    shares: list[list[int]] = []
+    for me in takers:
+        transfer = transfer_of(blob)
+        transfer.held_by(A, bitset.full(8))
+
+        def take(now: float, transfer: Transfer = transfer, me: str = me) -> list[int]:
+            taken = sorted(scheduler.choose(transfer, A, order, peer(me), now, random.Random(0), 64))
+            for index in taken:
+                transfer.ask(A, index, blob.chunks[index])
+            return taken
+
+        shares.append(take(0.0))
+        own, *late = shares[-1], take(YOUNG - 0.1), take(YOUNG), take(2 * YOUNG), take(3 * YOUNG)
+        assert own
+        assert [len(taken) for taken in late] == [0, 2, 2, 2], "the shares of one, two, three others"
+    assert sorted(index for share in shares for index in share) == list(range(8))
+
+
 def test_the_first_copies_out_of_a_sole_seed_are_all_different() -> None:
     """Five nodes want what one holds: each has a fifth of it, and the rest of the others."""
     room = Room(["seed", "a", "b", "c", "d", "e"], seed=1)
