@@ -755,11 +755,13 @@ async def test_a_slow_disk_holds_a_session_up_only_where_much_waits(monkeypatch:
     rig = Rig()
     disk = trio.Event()
 
-    async def write(_self: MemoryPartial, _index: int, _data: bytes, _expect: bytes | None = None) -> bytes:
-        await disk.wait()
-        return b""
+    write = MemoryPartial.write
 
-    monkeypatch.setattr(MemoryPartial, "write", write)
+    async def slow(self: MemoryPartial, index: int, data: bytes, expect: bytes | None = None) -> bytes:
+        await disk.wait()
+        return await write(self, index, data, expect)
+
+    monkeypatch.setattr(MemoryPartial, "write", slow)
     small = [b"small %d" % number for number in range(5)]
     stream = LooseStream(LOW.member)
     async with rig.running(), trio.open_nursery() as sessions:
