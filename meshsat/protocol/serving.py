@@ -219,7 +219,7 @@ class Serving:
             if len(session.sending) >= SENDING[0] and sum(session.sending.values()) >= SENDING[1]:
                 return
             if (blob, index) in session.sending:
-                continue  # asked for once more: when it is there, the peer may not want it again
+                continue  # asked for once more while it is on its way: it goes again after that, if at all
             has = self._has(blob, index, digest)
             if has is None:
                 self._load(blob, session.peer, 0)
