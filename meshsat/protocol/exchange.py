@@ -474,7 +474,7 @@ class Exchange:
         self._uplinks.check(now)
         self._runs.tick(now)
         for session in list(self._state.sessions.values()):
-            if session.stalled(now):
+            if session.asked and session.stalled(now):
                 self._asking.stalled(session, now)
             elif session.stalls and now >= session.snubbed_until:
                 for transfer in self._state.transfers.values():

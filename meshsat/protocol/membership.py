@@ -213,6 +213,8 @@ class Membership:
             self.look(now)
         self._sought = {peer: until for peer, until in self._sought.items() if until > now}
         if not self._state.view.large:
+            if self.known.keys() <= self._state.sessions.keys():  # the usual case: all have met
+                return []
             for peer, known in self.known.items():
                 self._dial_if_due(peer, known, now)
             return self._lost(self.known, now)
