@@ -45,9 +45,16 @@ SETTLE_MET = 0.75
 """Seconds after the first session in which the others of a site will have met us too."""
 
 
+LISTED = 32
+"""Blobs told to be held, or no longer, that cost as much as a small frame: a peer that greets may tell of all
+its `HOLDS_LIMIT`, and of what it wants, in one burst."""
+
+
 def _cost(frame: wire.Frame) -> int:
     if isinstance(frame, wire.Want | wire.Unwant):
         return COSTS.get(type(frame), 1) * max(1, len(frame.blobs))
+    if isinstance(frame, wire.Holds | wire.Drops):
+        return 1 + len(frame.blobs) // LISTED
     return COSTS.get(type(frame), 1)
 
 

@@ -80,6 +80,16 @@ def test_too_many_wants() -> None:
     assert "wants more than" in gone(brain.hear("a", wants[-1]))[peer("a")]
 
 
+@pytest.mark.parametrize("kind", ["holds", "drops"])
+def test_a_long_list_told_again_and_again_is_a_flood(kind: str) -> None:
+    blobs = [Digest.of(b"%d" % number) for number in range(wire.LIST_LIMIT)]
+    whole = wire.Holds(tuple((blob, 1) for blob in blobs)) if kind == "holds" else wire.Drops(tuple(blobs))
+    brain = Brain()
+    brain.meet("a")
+    assert not gone(brain.hear("a", *[whole] * 64)), "as a peer may that greets"
+    assert gone(brain.hear("a", *[whole] * 100)) == {peer("a"): "it floods us with frames"}
+
+
 def test_too_many_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "HOLDS_LIMIT", 3)
     blobs = [(Digest.of(bytes([n])), 1) for n in range(4)]

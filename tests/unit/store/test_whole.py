@@ -94,6 +94,24 @@ async def test_where_the_names_cannot_be_made_durable_none_is_published(
     assert store.blobs() == {}
 
 
+async def test_what_was_named_before_a_crash_and_not_recorded_is_taken_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(_self: Database, _rows: object) -> None:
+        raise StorageError("killed here")
+
+    monkeypatch.setattr(Database, "add_blobs", crash)
+    faults: dict[bytes, BaseException] = {}
+    async with await Store.open(tmp_path) as store:
+        await put_all(store, faults, BLOBS[:5])
+        assert store.blobs() == {}
+    monkeypatch.undo()
+    assert len(faults) == 5
+    async with await Store.open(tmp_path) as store:
+        assert store.blobs() == {Digest.of(data): len(data) for data in BLOBS[:5]}
+        assert await store.read(Digest.of(BLOBS[0]), 0, 100) == BLOBS[0]
+
+
 async def test_who_is_cancelled_while_it_waits_leaves_nothing_behind(tmp_path: Path) -> None:
     async with await Store.open(tmp_path) as store, trio.open_nursery() as nursery:
         nursery.start_soon(store.put, BLOBS[0], Digest.of(BLOBS[0]))
