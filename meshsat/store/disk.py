@@ -38,14 +38,18 @@ class Threads:
             return work(*args)
         return await trio.to_thread.run_sync(work, *args, limiter=self._limiter)
 
-    async def read(self, path: Path, offset: int, length: int) -> bytes:
-        """As `read_span`; a little that is in memory already is read at once, which costs less than to hand
-        it to a thread."""
+    async def read(
+        self, path: Path, offset: int, length: int, otherwise: Callable[[int, int], bytes] | None = None
+    ) -> bytes:
+        """As `read_span` (or `otherwise`, given offset and length); a little that is in memory already is
+        read at once, which costs less than to hand it to a thread."""
         if length <= CACHED:
             found = read_cached(path, offset, length)
             if found is not None:
                 await trio.lowlevel.checkpoint()
                 return found
+        if otherwise is not None:
+            return await self.run(otherwise, offset, length)
         return await self.run(read_span, path, offset, length)
 
 

@@ -130,12 +130,8 @@ class Partial:
         sha256 = self._chunks.get(index)
         if sha256 is None or self.state in (State.DISCARDED, State.CLOSED):
             raise NotFoundError(f"chunk {index} of {self.digest} is not here")
-        length = max(stop - start, 0)
-        data = disk.read_cached(self._path, offset + start, length) if length <= disk.CACHED else None
-        if data is None:
-            data = await self._backing.threads.run(self._read_span, offset + start, length)
-        else:
-            await trio.lowlevel.checkpoint()
+        at, length = offset + start, max(stop - start, 0)
+        data = await self._backing.threads.read(self._path, at, length, self._read_span)
         if self._chunks.get(index) is not sha256:
             raise NotFoundError(f"chunk {index} of {self.digest} was forgotten while it was read")
         return data
