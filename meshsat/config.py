@@ -101,6 +101,20 @@ class RegistrySection(Section):
     """A blob on its way to a client that gains no byte for so long is cut; clients then resume or retry."""
     tag_ttl: Annotated[float, Field(ge=0)] = 60.0
     """Seconds for which a resolved tag is believed before the upstream is asked again."""
+    push: bool = False
+    """Whether clients may push. What they push is site content: every node serves it, no upstream has it."""
+    delete: bool = False
+    """Whether clients may delete site content."""
+    pin_pushed: bool = True
+    """Whether what is pushed to this node stays until it is deleted."""
+    manifest_limit: Annotated[int, Field(ge=1024, le=4 * 1024 * 1024)] = 4 * 1024 * 1024
+    """Bytes of the largest manifest that is taken."""
+    blob_limit: Annotated[int, Field(ge=1024, le=1 << 40)] = 64 << 30
+    """Bytes of the largest blob that is taken."""
+    uploads: Annotated[int, Field(ge=1, le=4096)] = 64
+    """The most pushes of blobs that may be open at once."""
+    upload_timeout: Seconds = 3600.0
+    """A push that brings no byte for so long is thrown away."""
 
 
 class ApiSection(Section):

@@ -34,12 +34,24 @@ class DeniedError(MeshsatError):
     """The other side knows us and refuses, or we refuse it: credentials, pass, policy."""
 
 
+class BusyError(MeshsatError):
+    """As much is under way as may be. Trying again soon may help."""
+
+
+class TooLongError(InvalidInputError):
+    """More bytes than may be taken."""
+
+
 class DigestMismatchError(MeshsatError):
     """Bytes do not have the digest that they were promised under."""
 
 
 class StorageError(MeshsatError):
     """The disk, or what is on it, does not let us go on."""
+
+
+class StorageFullError(StorageError):
+    """There is no room left on the disk."""
 
 
 class StoreLockedError(StorageError):

@@ -17,7 +17,7 @@ from prometheus_client import Counter
 from meshsat.config import Config, MeshSection
 from meshsat.errors import DeniedError
 from meshsat.fetch import Fetcher
-from meshsat.http.asgi import App
+from meshsat.http.asgi import App, Receive, Scope, Send
 from meshsat.http.server import Bind, TcpBind, UnixBind, serve_app
 from meshsat.mesh import identity as identities
 from meshsat.mesh.discovery import Announcement, Discovery, MdnsDiscovery
@@ -32,14 +32,19 @@ from meshsat.mesh.tls_transport import TlsTransport
 from meshsat.mesh.token_ledger import TokenLedger
 from meshsat.mesh.trace_file import TraceFile
 from meshsat.metrics import Metrics
+from meshsat.oci.digest import Digest
+from meshsat.oci.reference import SITE, Reference
+from meshsat.protocol.gossip import ImageRecord
 from meshsat.protocol.machine import Machine, Settings
 from meshsat.protocol.recording import RecordedMachine
 from meshsat.protocol.transfer import Transfer
 from meshsat.protocol.wire import PROTOCOL as SWAP
 from meshsat.records import RecordKeeper, from_store_untrusted
-from meshsat.registry.app import create_registry
+from meshsat.registry.app import OPERATOR, create_registry
+from meshsat.site_content import SiteContent, Tagged
 from meshsat.status import ImageStatus, NodeStatus, PeerStatus, TransferStatus, UplinkStatus, in_words
 from meshsat.store.store import Store
+from meshsat.store.uploads import UploadLimits
 from meshsat.trust import tokens
 from meshsat.trust.passes import NODE
 from meshsat.uplink.client import Uplink
@@ -68,7 +73,9 @@ async def run_node(
     """Run until cancelled. Raises a `MeshsatError` for what keeps it from starting."""
     identity = identities.load(config.data_dir)
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(await Store.open(config.data_dir))
+        pushes = config.registry
+        limits = UploadLimits(pushes.uploads, pushes.upload_timeout, pushes.blob_limit)
+        store = await stack.enter_async_context(await Store.open(config.data_dir, uploads=limits))
         metrics = Metrics()
         uplink = None
         if config.uplink.enabled:
@@ -112,7 +119,7 @@ class Node:
         if gate is not None:
             gate.on_stored = self._driver.stored
         self._keeper = RecordKeeper(store)
-        self._driver.on_record = self._keeper.keep
+        self._driver.on_record = self._heard
         self._mesh = Mesh(self._machine, self._driver, self._planes, self._discoveries, ledger)
         self._fetcher = Fetcher(
             store,
@@ -122,6 +129,13 @@ class Node:
             tag_ttl=config.registry.tag_ttl,
             resolve_timeout=config.registry.resolve_timeout,
         )
+
+        self._site = SiteContent(
+            store, self._mesh, self._fetcher, identity.key, time.time, pin=config.registry.pin_pushed
+        )
+
+    def _heard(self, record: ImageRecord) -> None:
+        (self._site.heard if record.registry == SITE else self._keeper.keep)(record)
 
     def _make_machine(self, trace: TraceFile | None) -> Machine:
         config, identity = self._config, self._identity
@@ -175,9 +189,14 @@ class Node:
             await parts.start(self._mesh.run)
             parts.start_soon(self._keeper.run)
             parts.start_soon(self._fetcher.run)
+            parts.start_soon(self._site.run)
+            parts.start_soon(self._store.uploads.run)
             async with trio.open_nursery() as servers:
-                registry = create_registry(self._fetcher, self.metrics, self._config.registry)
                 listen = self._config.registry
+                registry = create_registry(self._fetcher, self.metrics, listen, intake=self._site)
+                for_operator = create_registry(
+                    self._fetcher, self.metrics, listen, intake=self._site, rights=OPERATOR
+                )
                 (registry_address,) = await self._serve(
                     servers, registry, TcpBind(listen.listen, listen.port)
                 )
@@ -185,7 +204,8 @@ class Node:
                 (api_address,) = await self._serve(
                     servers, create_public_api(self), TcpBind(api.listen, api.port)
                 )
-                await self._serve(servers, create_api(self), UnixBind(self._config.data_dir / API_SOCKET))
+                own = create_own(create_api(self), for_operator)
+                await self._serve(servers, own, UnixBind(self._config.data_dir / API_SOCKET))
                 tls, libp2p = self._planes
                 self._listening = Listening(registry_address, api_address, libp2p.addresses, tls.addresses)
                 self._say_hello()
@@ -324,6 +344,9 @@ class Node:
     def pull(self, reference: str, *, pin: bool) -> AsyncGenerator[PullEvent, None]:
         return self._fetcher.pull(reference, pin=pin)
 
+    async def tag(self, reference: Reference, digest: Digest, resolved_at: float | None) -> Tagged:
+        return await self._site.tag(reference, digest, resolved_at)
+
     async def invite(self, *, uses: int, valid_seconds: float) -> str:
         issuer = self._identity.issuer
         if issuer is None:
@@ -338,6 +361,17 @@ class Node:
         )
         await trio.lowlevel.checkpoint()
         return tokens.make(issuer, self._identity.root, grant, os.urandom(tokens.ID_LENGTH))
+
+
+def create_own(api: App, registry: App) -> App:
+    """What the node's own user gets on the Unix socket: the verbs, and the registry with every right."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        path: bytes = scope["raw_path"]
+        one = registry if path == b"/v2" or path.startswith(b"/v2/") else api
+        await one(scope, receive, send)
+
+    return app
 
 
 def _chance(seed: bytes | None = None) -> random.Random:

@@ -35,6 +35,9 @@ class Part:
 
     size: int
     sources: tuple[Source, ...]
+    """Empty: no upstream has it."""
+    media_type: str | None = None
+    """Where it is known."""
 
 
 class Patience:
@@ -115,7 +118,7 @@ class ArrivingBlob:
         self._interest.__exit__(kind, error, traceback)
 
     async def stream(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
-        patience = Patience(lambda: self._mesh.obtainable(self._digest))
+        patience = Patience(lambda: self._mesh.obtainable(self._digest, elsewhere=bool(self._sources)))
         while start < stop:
             self._move(start)
             piece = await self._read(start, stop)

@@ -5,6 +5,7 @@ import trio
 
 from meshsat.errors import InvalidInputError, StorageError
 from meshsat.oci.descriptor import Descriptor
+from meshsat.oci.reference import SITE
 from meshsat.protocol.gossip import ImageRecord, open_record_untrusted
 from meshsat.store.records import TagRecord
 from meshsat.store.store import Store
@@ -17,12 +18,23 @@ QUEUE = 4096
 def from_store_untrusted(store: Store, now: float) -> list[ImageRecord]:
     """The records that an earlier run left. `now` is Unix time. What does not verify is left out."""
     records: list[ImageRecord] = []
-    for row in store.all_tags():
+    for row in store.records():
         try:
             records.append(open_record_untrusted(row.sealed, now))
         except InvalidInputError as lost:
             log.debug("a tag's record can't be passed on", tag=row.tag, problem=str(lost))
     return records
+
+
+def row_of(record: ImageRecord) -> TagRecord:
+    """As the store keeps it."""
+    return TagRecord(
+        *record.key,
+        Descriptor(record.media_type, record.digest, record.size),
+        record.resolved_at,
+        record.author,
+        record.sealed,
+    )
 
 
 class RecordKeeper:
@@ -44,17 +56,12 @@ class RecordKeeper:
     async def run(self) -> None:
         """Run until cancelled."""
         async for record in self._take:
-            known = self._store.tag(*record.key)
-            if ":" in record.reference or (known is not None and known.resolved_at >= record.resolved_at):
+            known = self._store.record(*record.key)
+            if ":" in record.reference and record.registry != SITE:
                 continue
-            row = TagRecord(
-                *record.key,
-                Descriptor(record.media_type, record.digest, record.size),
-                record.resolved_at,
-                record.author,
-                record.sealed,
-            )
+            if known is not None and known.resolved_at >= record.resolved_at:
+                continue
             try:
-                await self._store.put_tag(row)
+                await self._store.put_tag(row_of(record))
             except StorageError as full:
                 log.warning("a record is not kept over a restart", problem=str(full))

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+from meshsat.errors import NotFoundError
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import Manifest
+from meshsat.oci.reference import SITE
 from meshsat.protocol.gossip import ImageRecord, seal
 from meshsat.store.store import Store
 from meshsat.trust.keys import NodeKey
@@ -26,6 +28,8 @@ class UpstreamGate:
         await self._uplink.probe()
 
     async def resolve(self, registry: str, repository: str, reference: str) -> ImageRecord:
+        if registry == SITE:
+            raise NotFoundError(f"{repository} {reference} is site content: no upstream has it")
         manifest = await self._uplink.manifest(registry, repository, reference)
         await self._store.put(manifest.raw, manifest.digest)
         await self._store.learn(manifest, registry, repository)

@@ -10,7 +10,9 @@ from typing import Self
 import trio
 
 from meshsat.errors import UnavailableError
+from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import Digest
+from meshsat.oci.manifest import parse_manifest_untrusted
 from meshsat.registry.content import BlobReader, Name, Served
 from tests.images import Image
 
@@ -72,6 +74,15 @@ class MemoryContent:
     async def tags(self, name: Name) -> list[str] | None:
         await self._asked("tags", name)
         return list(self.tag_table[name]) if name in self.tag_table else None
+
+    async def referrers(self, name: Name, subject: Digest) -> list[Descriptor]:
+        await self._asked("referrers", name, subject)
+        parsed = [parse_manifest_untrusted(raw, kind) for raw, kind in self.manifests.values()]
+        return [one.referrer for one in parsed if one.subject is not None and one.subject.digest == subject]
+
+    async def repositories(self) -> list[str]:
+        await self._asked("repositories")
+        return [str(name) for name in self.tag_table]
 
     async def _asked(self, *what: object) -> None:
         self.asked.append(what)

@@ -34,6 +34,10 @@ COVERED_ELSEWHERE: dict[str, str] = {
     "meshsat/mesh/memory_transport.py": "tests/contract/test_transport.py",
     "meshsat/reading.py": "tests/unit/test_fetch.py",
     "meshsat/registry/content.py": "tests/contract/test_content.py",
+    "meshsat/registry/pulls.py": "tests/unit/registry/test_app.py",
+    "meshsat/registry/request.py": "tests/unit/registry/test_pushes.py",
+    "meshsat/manifests.py": "tests/unit/test_fetch.py",
+    "meshsat/completion.py": "tests/unit/test_fetch.py",
 }
 """Module -> the test file that covers it, where that is not the unit test of its name."""
 

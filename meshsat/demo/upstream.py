@@ -20,6 +20,7 @@ from meshsat.demo.image import REPOSITORY, TAG, Image
 from meshsat.demo.place import Child, DemoError, Place
 from meshsat.http.server import TcpBind, serve_app
 from meshsat.metrics import Metrics
+from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import Digest
 from meshsat.registry.app import create_registry
 from meshsat.registry.content import BlobReader, Name, Served
@@ -157,6 +158,12 @@ class OwnRegistry:
 
     async def tags(self, name: Name) -> list[str] | None:
         return list(self._tags) if name.repository == REPOSITORY else None
+
+    async def referrers(self, _name: Name, _subject: Digest) -> list[Descriptor]:
+        return []
+
+    async def repositories(self) -> list[str]:
+        return [REPOSITORY]
 
 
 class _BytesReader:

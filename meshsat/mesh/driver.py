@@ -75,6 +75,8 @@ class Driver:
         self._nursery: trio.Nursery | None = None
         self._feeding = False
         self._backlog: list[Event] = []
+        self._woken = trio.Event()
+        self._wakes_at = float("-inf")
 
     async def run(self, *, task_status: ServeStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled."""
@@ -86,8 +88,13 @@ class Driver:
                 task_status.started()
                 try:
                     while True:
-                        await trio.sleep_until(self.machine.deadline(trio.current_time()))
-                        self.feed(events.TimerExpired())
+                        self._woken = trio.Event()
+                        self._wakes_at = self.machine.deadline(trio.current_time())
+                        with trio.move_on_at(self._wakes_at):
+                            await self._woken.wait()
+                        now = trio.current_time()
+                        if now >= self.machine.deadline(now):
+                            self.feed(events.TimerExpired())
                 finally:
                     self._nursery = None  # sessions of the planes may end later than we do
         finally:
@@ -109,6 +116,9 @@ class Driver:
                     self._do(effect)
         finally:
             self._feeding = False
+        if self.machine.news_at < self._wakes_at:  # news waits for a moment, not for the next tick
+            self._wakes_at = self.machine.news_at
+            self._woken.set()
         self._metrics.transfers.set(len(self.machine.transfers))
 
     def _do(self, effect: effects.Effect) -> None:

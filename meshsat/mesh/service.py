@@ -114,9 +114,10 @@ class Mesh:
     def partial(self, blob: Digest) -> OpenBlob | None:
         return self.driver.partial(blob)
 
-    def obtainable(self, blob: Digest) -> bool:
-        """Whether a blob that we do not hold can be had now, as far as we know."""
-        return self.machine.held_by_peers(blob) is not None or self.machine.site_has_uplink()
+    def obtainable(self, blob: Digest, *, elsewhere: bool = True) -> bool:
+        """Whether a blob that we do not hold can be had now, as far as we know. `elsewhere`: an upstream may
+        have it."""
+        return self.machine.held_by_peers(blob) is not None or (elsewhere and self.machine.site_has_uplink())
 
     # --- references ---
 

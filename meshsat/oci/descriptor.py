@@ -46,6 +46,23 @@ class Descriptor:
             extra=fields.unknown_fields(value, _KNOWN),
         )
 
+    def as_json(self) -> dict[str, Any]:
+        """The object that parses to this; fields that are not set are left out."""
+        document: dict[str, Any] = {
+            "mediaType": self.media_type,
+            "digest": str(self.digest),
+            "size": self.size,
+        }
+        if self.platform is not None:
+            document["platform"] = self.platform.as_json()
+        if self.annotations:
+            document["annotations"] = dict(self.annotations)
+        if self.artifact_type is not None:
+            document["artifactType"] = self.artifact_type
+        if self.urls:
+            document["urls"] = list(self.urls)
+        return {**document, **self.extra}
+
     @property
     def is_manifest(self) -> bool:
         """Fetched at `/manifests/`, and refers to more; everything else is a blob."""

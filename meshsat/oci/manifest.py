@@ -1,9 +1,10 @@
 """Manifest: the bytes that name everything else of an image or artifact, parsed once.
 
 Reads OCI image manifests and indexes, Docker schema 2 manifests and lists, and artifact manifests (image-spec
-1.1.0-rc2). Laws: the digest is that of the bytes received, which are kept and never serialised again; unknown
-fields are kept; a body that could be read as two kinds of manifest is refused (CVE-2021-41190). It does not
-look at what the descriptors name, and fetches nothing.
+1.1.0-rc2); of any other type, the fields that all of these have. Laws: the digest is that of the bytes
+received, which are kept and never serialised again; unknown fields are kept; a body that could be read as two
+kinds of manifest is refused (CVE-2021-41190). It does not look at what the descriptors name, and fetches
+nothing.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,7 @@ from meshsat.oci.digest import SHA256, Digest
 from meshsat.oci.media_types import (
     DOCKER_SCHEMA1,
     GENERIC_TYPES,
+    IMAGE_TYPES,
     INDEX_TYPES,
     MANIFEST_TYPES,
     OCI_ARTIFACT_MANIFEST,
@@ -56,6 +58,17 @@ class Manifest:
     @property
     def descriptor(self) -> Descriptor:
         return Descriptor(self.media_type, self.digest, len(self.raw), artifact_type=self.artifact_type)
+
+    @property
+    def referrer(self) -> Descriptor:
+        """As the referrers API lists it (distribution-spec, "Listing Referrers"): an image manifest without
+        an artifact type counts as one of its config's."""
+        kind = self.artifact_type
+        if kind is None and self.media_type in IMAGE_TYPES and self.blobs:
+            kind = self.blobs[0].media_type
+        return Descriptor(
+            self.media_type, self.digest, len(self.raw), annotations=self.annotations, artifact_type=kind
+        )
 
     @property
     def children(self) -> tuple[Descriptor, ...]:
@@ -116,10 +129,10 @@ def _kind(body: Mapping[str, Any], declared: str) -> str:
     if declared in GENERIC_TYPES:
         declared = ""
     kind = own or declared or (OCI_INDEX if lists else OCI_MANIFEST)
-    if kind not in MANIFEST_TYPES:
-        raise InvalidInputError(f"media type {kind!r} is none that is known")
     if own and declared and own != declared:
         raise InvalidInputError(f"sent as {declared!r}, but says of itself {own!r}")
+    if kind not in MANIFEST_TYPES:
+        return kind  # registries keep manifests of any type; what such a one refers to is not known
     if (kind in INDEX_TYPES and holds) or (kind not in INDEX_TYPES and lists):
         raise InvalidInputError(f"fields do not fit {kind}")
     if kind != OCI_ARTIFACT_MANIFEST and fields.take_integer(body, "schemaVersion", 2) != 2:
@@ -139,6 +152,8 @@ def _children(body: Mapping[str, Any], kind: str) -> _Children:
         candidates = tuple(child for child in listed if not child.is_manifest)
     elif kind == OCI_ARTIFACT_MANIFEST:
         manifests, candidates = (), _descriptors(fields.take_objects(body, "blobs"))
+    elif kind not in MANIFEST_TYPES:
+        return (), (), ()
     else:
         config = Descriptor.parse_untrusted(body.get("config"))
         manifests, candidates = (), (config, *_descriptors(fields.take_objects(body, "layers")))

@@ -33,5 +33,16 @@ class Platform:
             extra=fields.unknown_fields(value, _KNOWN),
         )
 
+    def as_json(self) -> dict[str, Any]:
+        """The object that parses to this; fields that are not set are left out."""
+        document: dict[str, Any] = {"architecture": self.architecture, "os": self.os}
+        if self.variant is not None:
+            document["variant"] = self.variant
+        if self.os_version is not None:
+            document["os.version"] = self.os_version
+        if self.os_features:
+            document["os.features"] = list(self.os_features)
+        return {**document, **self.extra}
+
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)

@@ -16,6 +16,9 @@ from meshsat.errors import InvalidInputError
 from meshsat.oci.digest import Digest
 
 DOCKER_HUB = "docker.io"
+SITE = "site.internal"
+"""The registry that site content is named under: what was pushed to a node. No upstream has it (`.internal`
+is never a public name: ICANN, 2024)."""
 DEFAULT_TAG = "latest"
 NAME_LIMIT = 255
 """Characters of a repository, and of a registry."""

@@ -239,6 +239,13 @@ class UpstreamAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordMade:
+    """This node says what a tag means: it was pushed here, or deleted, or came in a bundle."""
+
+    record: ImageRecord
+
+
+@dataclass(frozen=True, slots=True)
 class TimerExpired:
     """The time that `Machine.deadline` named has come."""
 
@@ -268,5 +275,6 @@ Event = (
     | UplinkProbed
     | ReferenceWanted
     | UpstreamAnswered
+    | RecordMade
     | TimerExpired
 )

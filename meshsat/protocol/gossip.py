@@ -1,8 +1,10 @@
 """What tags mean: the records that spread by gossip, and the set of them that every node keeps the same.
 
-A record says what a tag meant when an upstream was last asked. It is sealed by its author, so it may come
-from anybody. Of two records for one tag the younger wins, then the larger digest, then the larger bytes: an
-order that every node computes alike, whatever came first. How records travel is `spread`'s matter.
+A record says what a tag meant when an upstream was last asked, or when it was pushed. It is sealed by its
+author, so it may come from anybody. Of site content (registry `site.internal`) there is also one for each
+manifest, under its digest. One of size 0 says that the tag or manifest was deleted. Of two records for one
+tag the younger wins, then the larger digest, then the larger bytes: an order that every node computes alike,
+whatever came first. How records travel is `spread`'s matter.
 """
 
 import heapq
@@ -39,13 +41,13 @@ class ImageRecord:
     registry: str
     repository: str
     reference: str
-    """A tag; or a digest, in answers only."""
+    """A tag; or a digest, in answers and of site content."""
     media_type: str
     digest: Digest
     size: int
-    """Bytes of the manifest."""
+    """Bytes of the manifest; 0: deleted."""
     resolved_at: float
-    """Unix time at which the upstream said so."""
+    """Unix time at which the upstream said so, or at which it was pushed or deleted."""
     author: PeerId
     sealed: bytes
     """The signed bytes, as they travel."""
@@ -53,6 +55,10 @@ class ImageRecord:
     @property
     def key(self) -> Key:
         return (self.registry, self.repository, self.reference)
+
+    @property
+    def is_gone(self) -> bool:
+        return self.size == 0
 
     @property
     def version(self) -> tuple[float, str, bytes]:

@@ -179,6 +179,11 @@ class Machine:
         )
 
     @property
+    def news_at(self) -> float:
+        """When to call with `TimerExpired` because of records that are to be told; infinite for none."""
+        return self._spread.deadline
+
+    @property
     def _busy(self) -> bool:
         return bool(self._state.transfers) or self._resolver.busy
 
@@ -253,6 +258,10 @@ class Machine:
                 if event.record is not None:
                     self._spread.tell(Kind.IMAGE, event.record.sealed, now)
                 self._resolver.upstream_answered(event, now)
+            case events.RecordMade():
+                if self.records.merge(event.record):
+                    self._spread.tell(Kind.IMAGE, event.record.sealed, now)
+                    self._effects.append(effects.TellRecord(event.record))
 
     def _opened(self, event: events.SessionOpened, now: float) -> None:
         if now < self._state.bans.get(event.peer, 0.0):

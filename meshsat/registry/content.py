@@ -1,4 +1,5 @@
-"""Where the embedded registry gets what it serves: the interface that fetch.py implements.
+"""What the embedded registry serves, and where pushes go: the interfaces that fetch.py and site_content.py
+implement.
 
 Laws: every method answers soon (the content has a time limit of its own; the registry adds one on top), and
 says None for what cannot be had. A manifest is given only when every blob behind it can be delivered, because
@@ -6,12 +7,15 @@ clients choose their source once, by the manifest (docs/reference/http.md).
 Any method may also raise `NotFoundError`, `UnavailableError` or `DeniedError` (meshsat.errors).
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from meshsat.errors import MeshsatError
+from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import Digest
+from meshsat.oci.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +68,66 @@ class Content(Protocol):
 
     async def tags(self, name: Name) -> list[str] | None:
         """The repository's tags, in any order; None when the repository is not known."""
+
+    async def referrers(self, name: Name, subject: Digest) -> list[Descriptor]:
+        """The manifests of the repository that refer to this one; it need not exist."""
+
+    async def repositories(self) -> list[str]:
+        """All that something is known of, as they stand in a request's path, in any order."""
+
+
+class Upload(Protocol):
+    """One push of a blob. A request to it holds its turn (`BusyError`); what was taken in a turn is kept when
+    that ends, however it ends."""
+
+    @property
+    def id(self) -> str:
+        """32 lower-case hex digits."""
+
+    @property
+    def size(self) -> int:
+        """Bytes taken so far."""
+
+    def turn(self) -> AbstractAsyncContextManager[None]: ...
+
+    async def write(self, data: bytes, /) -> None:
+        """Take the next bytes. Raises `TooLongError`, `StorageError`."""
+
+
+class BlobIntake(Protocol):
+    """Pushed blobs."""
+
+    async def begin_upload(self, name: Name, algorithm: str) -> Upload:
+        """Raises `BusyError` when too many are open."""
+
+    def find_upload(self, name: Name, upload_id: str) -> Upload | None: ...
+
+    async def finish_upload(self, name: Name, upload: Upload, digest: Digest) -> None:
+        """The upload becomes a blob of the repository. Raises `DigestMismatchError`, which ends it."""
+
+    async def cancel_upload(self, upload: Upload) -> None: ...
+
+    async def mount(self, name: Name, digest: Digest, source: Name | None) -> bool:
+        """Take a blob of another repository (None: of any) into this one; False where that has none."""
+
+
+class Intake(BlobIntake, Protocol):
+    """All that clients may change. What is not the site's own can't be deleted."""
+
+    async def put_manifest(
+        self, name: Name, manifest: Manifest, tags: Sequence[str], *, sparse: bool
+    ) -> None:
+        """Publish a manifest, and have these tags mean it. `sparse`: an index need not be whole.
+
+        Raises `MissingContentError` when something that it refers to does not belong to the repository.
+        """
+
+    async def delete_manifest(self, name: Name, reference: "str | Digest") -> bool:
+        """A tag alone, or a manifest and all tags that mean it, on the whole site; False if there is none."""
+
+    async def delete_blob(self, name: Name, digest: Digest) -> bool:
+        """It belongs to the repository no longer, on this node; False if it did not."""
+
+
+class MissingContentError(MeshsatError):
+    """A manifest refers to what its repository does not have."""

@@ -1,20 +1,30 @@
 """The distribution specification's errors ("Error Codes"), and the body they travel in."""
 
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 
 from meshsat.errors import InvalidInputError
 
+Headers = Sequence[tuple[bytes, bytes]]
+
 
 class Code(StrEnum):
-    """The specification's, as far as a registry that is only read gives them, and three more."""
+    """The specification's, and three more."""
 
     BLOB_UNKNOWN = "BLOB_UNKNOWN"
+    BLOB_UPLOAD_INVALID = "BLOB_UPLOAD_INVALID"
+    BLOB_UPLOAD_UNKNOWN = "BLOB_UPLOAD_UNKNOWN"
     DENIED = "DENIED"
     DIGEST_INVALID = "DIGEST_INVALID"
+    MANIFEST_BLOB_UNKNOWN = "MANIFEST_BLOB_UNKNOWN"
+    MANIFEST_INVALID = "MANIFEST_INVALID"
     MANIFEST_UNKNOWN = "MANIFEST_UNKNOWN"
     NAME_INVALID = "NAME_INVALID"
     NAME_UNKNOWN = "NAME_UNKNOWN"
+    SIZE_INVALID = "SIZE_INVALID"
+    TOOMANYREQUESTS = "TOOMANYREQUESTS"
+    UNAUTHORIZED = "UNAUTHORIZED"
     UNSUPPORTED = "UNSUPPORTED"
     PAGINATION_NUMBER_INVALID = "PAGINATION_NUMBER_INVALID"
     """As distribution v3 calls it."""
@@ -25,13 +35,14 @@ class Code(StrEnum):
 
 
 class RefusedError(InvalidInputError):
-    """A request that is answered with an error: its HTTP status, and the code and message of its body."""
+    """A request that is answered with an error: its HTTP status, what its body says, and further headers."""
 
-    def __init__(self, status: int, code: Code, message: str) -> None:
+    def __init__(self, status: int, code: Code, message: str, headers: Headers = ()) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
+        self.headers = tuple(headers)
 
     def body(self) -> bytes:
         return json.dumps({"errors": [{"code": self.code, "message": self.message}]}).encode()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from meshsat.errors import InvalidInputError
-from meshsat.oci.digest import Digest
+from meshsat.oci.digest import ALGORITHMS, SHA256, Digest
 from meshsat.oci.reference import (
     DOCKER_HUB,
     looks_like_registry,
@@ -23,7 +23,8 @@ from meshsat.registry.errors import Code, RefusedError
 
 PATH_LIMIT = 2048
 """Bytes of a path; the longest valid one has under 700."""
-QUERY_LIMIT = 2048
+QUERY_LIMIT = 8192
+"""Bytes of a query; as many tags as that holds may be given at once."""
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
@@ -45,15 +46,17 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class ManifestRoute:
-    """`/v2/NAME/manifests/TAG-or-DIGEST` (end-3)."""
+    """`/v2/NAME/manifests/TAG-or-DIGEST?tag=...` (end-3, end-7, end-9)."""
 
     target: Target
     reference: str | Digest
+    tags: tuple[str, ...] = ()
+    """More tags for a manifest that is pushed (end-7b)."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlobRoute:
-    """`/v2/NAME/blobs/DIGEST` (end-2)."""
+    """`/v2/NAME/blobs/DIGEST` (end-2, end-10)."""
 
     target: Target
     digest: Digest
@@ -69,11 +72,56 @@ class TagsRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class UploadsRoute:
+    """`/v2/NAME/blobs/uploads/` (end-4, end-11): begin an upload."""
+
+    target: Target
+    digest: Digest | None
+    """The whole blob is in this request."""
+    mount: Digest | None
+    source: Name | None
+    """The repository to mount from; None: any."""
+    algorithm: str
+
+
+@dataclass(frozen=True, slots=True)
 class UploadRoute:
-    """`/v2/NAME/blobs/uploads/[ID]` (end-4 to 6): known, so that a push is told what it hit."""
+    """`/v2/NAME/blobs/uploads/ID` (end-5, end-6, end-13, end-14)."""
+
+    target: Target
+    id: str
+    digest: Digest | None
 
 
-Route = PingRoute | ManifestRoute | BlobRoute | TagsRoute | UploadRoute
+@dataclass(frozen=True, slots=True)
+class ReferrersRoute:
+    """`/v2/NAME/referrers/DIGEST?artifactType=` (end-12)."""
+
+    target: Target
+    subject: Digest
+    artifact_type: str | None
+    n: int | None
+    last: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogRoute:
+    """`/v2/_catalog?n=&last=` (not in the specification; Docker's registry has it)."""
+
+    n: int | None
+    last: str | None
+
+
+Route = (
+    PingRoute
+    | ManifestRoute
+    | BlobRoute
+    | TagsRoute
+    | UploadsRoute
+    | UploadRoute
+    | ReferrersRoute
+    | CatalogRoute
+)
 
 
 def parse_route_untrusted(raw_path: bytes, query: bytes) -> Route:
@@ -86,17 +134,28 @@ def parse_route_untrusted(raw_path: bytes, query: bytes) -> Route:
     if not raw_path.startswith(b"/") or root != "v2":
         raise RefusedError(404, Code.UNSUPPORTED, "not an endpoint of a registry")
     # Beyond ASCII nothing is of use, and lower-casing could make a host's name of it (U+212A is "K").
-    options = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="ascii"))
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="ascii")
+    options = dict(pairs)
     match parts:
+        case ["_catalog"]:
+            return CatalogRoute(_number(options.get("n")), options.get("last"))
         case [*name, "tags", "list"]:
             return TagsRoute(_target(name, options), _number(options.get("n")), options.get("last"))
         case [*name, "manifests", reference]:
-            return ManifestRoute(_target(name, options), _reference(reference))
-        case [*name, "blobs", "uploads"] | [*name, "blobs", "uploads", _]:
-            _target(name, options)
-            return UploadRoute()
+            target = _target(name, options)
+            tags = tuple(_tag(value) for key, value in pairs if key == "tag")
+            return ManifestRoute(target, _reference(reference), tags)
+        case [*name, "blobs", "uploads"] | [*name, "blobs", "uploads", ""]:
+            return _uploads(_target(name, options), options)
+        case [*name, "blobs", "uploads", upload]:
+            digest = _digest(options["digest"]) if "digest" in options else None
+            return UploadRoute(_target(name, options), upload, digest)
         case [*name, "blobs", digest]:
             return BlobRoute(_target(name, options), _digest(digest))
+        case [*name, "referrers", subject]:
+            n, last = _number(options.get("n")), options.get("last")
+            kind = options.get("artifactType") or None
+            return ReferrersRoute(_target(name, options), _digest(subject), kind, n, last)
     raise RefusedError(404, Code.UNSUPPORTED, "not an endpoint that this registry has")
 
 
@@ -128,9 +187,24 @@ def _target(parts: list[str], options: dict[str, str]) -> Target:
         raise RefusedError(400, Code.NAME_INVALID, str(fault)) from None
 
 
+def _uploads(target: Target, options: dict[str, str]) -> UploadsRoute:
+    mount = _digest(options["mount"]) if "mount" in options else None
+    origin = options.get("from")
+    source = None
+    if mount is not None and origin:
+        source = _target(origin.split("/"), {key: options[key] for key in ("ns",) if key in options}).name
+    digest = _digest(options["digest"]) if "digest" in options else None
+    algorithm = options.get("digest-algorithm", SHA256)
+    if algorithm not in ALGORITHMS:
+        raise RefusedError(400, Code.DIGEST_INVALID, f"digest-algorithm: {' or '.join(ALGORITHMS)}")
+    return UploadsRoute(target, digest, mount, source, algorithm)
+
+
 def _reference(text: str) -> str | Digest:
-    if ":" in text:
-        return _digest(text)
+    return _digest(text) if ":" in text else _tag(text)
+
+
+def _tag(text: str) -> str:
     try:
         return parse_tag_untrusted(text)
     except InvalidInputError as fault:

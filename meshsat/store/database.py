@@ -5,6 +5,7 @@ committed survives `kill -9`; the last commits before a power cut may be missing
 are the only process (`lock.py`), so SQLite's own lock is taken for good and no shared memory is needed.
 """
 
+import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
@@ -13,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from meshsat.errors import InvalidInputError, StorageError
+from meshsat.errors import InvalidInputError, StorageError, StorageFullError
 from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import Digest
-from meshsat.store.records import BlobFacts, ImageRow, TagRecord
+from meshsat.oci.fields import parse_object_untrusted
+from meshsat.store.records import BlobFacts, ImageRow, TagRecord, UploadRow
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS blob (
@@ -45,6 +47,13 @@ CREATE TABLE IF NOT EXISTS image (
     size INTEGER NOT NULL, published_at REAL NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS pin (
     digest TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (digest, reason)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS holding (  -- what belongs to a repository of site content
+    repository TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (repository, digest)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS referrer (
+    registry TEXT NOT NULL, repository TEXT NOT NULL, subject TEXT NOT NULL, digest TEXT NOT NULL,
+    descriptor TEXT NOT NULL, PRIMARY KEY (registry, repository, subject, digest)) STRICT;
+CREATE TABLE IF NOT EXISTS upload (
+    id TEXT PRIMARY KEY, repository TEXT NOT NULL, algorithm TEXT NOT NULL) STRICT;
 """
 
 # Primary result codes (sqlite.org/rescode.html) that say "this file is no good", not "the disk is".
@@ -81,6 +90,12 @@ class Contents:
     images: dict[str, ImageRow] = field(default_factory=dict)
     """By name."""
     pins: dict[Digest, frozenset[str]] = field(default_factory=dict)
+    holdings: dict[str, set[Digest]] = field(default_factory=dict)
+    """By repository of site content."""
+    referrers: dict[tuple[str, str, Digest], dict[Digest, Descriptor]] = field(default_factory=dict)
+    """By registry, repository and subject."""
+    uploads: dict[str, UploadRow] = field(default_factory=dict)
+    """By id."""
 
 
 class Database:
@@ -116,9 +131,11 @@ class Database:
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
             if version > SCHEMA_VERSION:
                 raise StorageError(f"{self._path} was written by a newer meshsat: install that one again")
-            if version == 0:
-                self.is_new = True
+            if version < SCHEMA_VERSION:
+                self.is_new = version == 0
                 self._connection.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
+                if version > 0:  # every change so far was a new table
+                    self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def close(self) -> None:
         with self._lock, self._errors():
@@ -231,6 +248,43 @@ class Database:
     def drop_pin(self, digest: Digest, reason: str) -> None:
         self._do("DELETE FROM pin WHERE digest = ? AND reason = ?", str(digest), reason)
 
+    # Site content
+
+    def add_holdings(self, repository: str, digests: Iterable[Digest]) -> None:
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO holding VALUES (?, ?)",
+                [(repository, str(digest)) for digest in digests],
+            )
+
+    def drop_holding(self, repository: str, digest: Digest) -> None:
+        self._do("DELETE FROM holding WHERE repository = ? AND digest = ?", repository, str(digest))
+
+    def add_referrer(self, registry: str, repository: str, subject: Digest, found: Descriptor) -> None:
+        document = json.dumps(found.as_json())
+        self._do(
+            "INSERT OR REPLACE INTO referrer VALUES (?, ?, ?, ?, ?)",
+            registry,
+            repository,
+            str(subject),
+            str(found.digest),
+            document,
+        )
+
+    def drop_referrer(self, registry: str, repository: str, digest: Digest) -> None:
+        self._do(
+            "DELETE FROM referrer WHERE registry = ? AND repository = ? AND digest = ?",
+            registry,
+            repository,
+            str(digest),
+        )
+
+    def add_upload(self, row: UploadRow) -> None:
+        self._do("INSERT INTO upload VALUES (?, ?, ?)", row.id, row.repository, row.algorithm)
+
+    def drop_upload(self, upload_id: str) -> None:
+        self._do("DELETE FROM upload WHERE id = ?", upload_id)
+
     def contents(self) -> Contents:
         """Raises `BrokenDatabaseError` when a row makes no sense."""
         try:
@@ -244,6 +298,9 @@ class Database:
                 facts=self._facts(),
                 images={row[0]: _image(row) for row in self._do("SELECT * FROM image")},
                 pins=self._pins(),
+                holdings=self._holdings(),
+                referrers=self._referrers(),
+                uploads={row[0]: UploadRow(*row) for row in self._do("SELECT * FROM upload")},
             )
         except (InvalidInputError, ValueError) as fault:
             raise BrokenDatabaseError(f"{self._path}: {fault}") from None
@@ -264,6 +321,19 @@ class Database:
             digest = _digest(text)
             pins[digest] = pins.get(digest, frozenset()) | {reason}
         return pins
+
+    def _holdings(self) -> dict[str, set[Digest]]:
+        found: dict[str, set[Digest]] = {}
+        for repository, text in self._do("SELECT repository, digest FROM holding"):
+            found.setdefault(repository, set()).add(_digest(text))
+        return found
+
+    def _referrers(self) -> dict[tuple[str, str, Digest], dict[Digest, Descriptor]]:
+        found: dict[tuple[str, str, Digest], dict[Digest, Descriptor]] = {}
+        for registry, repository, subject, _, document in self._do("SELECT * FROM referrer"):
+            one = Descriptor.parse_untrusted(parse_object_untrusted(document.encode(), "a referrer"))
+            found.setdefault((registry, repository, _digest(subject)), {})[one.digest] = one
+        return found
 
     def _do(self, statement: str, *values: Any) -> list[Any]:
         with self._lock, self._errors():
@@ -288,8 +358,10 @@ class Database:
             yield
         except sqlite3.Error as fault:
             code = getattr(fault, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-            kind = BrokenDatabaseError if code in _BROKEN else StorageError
-            hint = "; free some space on that disk" if code == sqlite3.SQLITE_FULL else ""
+            kind: type[StorageError] = BrokenDatabaseError if code in _BROKEN else StorageError
+            if code == sqlite3.SQLITE_FULL:
+                kind = StorageFullError
+            hint = "; free some space on that disk" if kind is StorageFullError else ""
             raise kind(f"{self._path}: {fault}{hint}") from fault
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar, TypeVarTuple
 
 import trio
 
-from meshsat.errors import StorageError
+from meshsat.errors import StorageError, StorageFullError
 
 Buffer = bytes | bytearray | memoryview
 
@@ -65,7 +65,8 @@ def storage_errors(doing: str, path: Path) -> Iterator[None]:
             errno.EACCES: "; give this user the right to, or choose another data directory",
         }.get(fault.errno or 0, "")
         reason = fault.strerror or str(fault)
-        raise StorageError(f"cannot {doing} {path}: {reason}{hint}") from fault
+        kind = StorageFullError if fault.errno in {errno.ENOSPC, errno.EDQUOT} else StorageError
+        raise kind(f"cannot {doing} {path}: {reason}{hint}") from fault
 
 
 def make_directories(paths: tuple[Path, ...]) -> None:
@@ -88,6 +89,12 @@ def has_size(path: Path, size: int) -> bool:
     """True for a file that exists and is `size` bytes long."""
     with storage_errors("look at", path):
         return path.exists() and path.stat().st_size == size
+
+
+def truncate(path: Path, size: int) -> None:
+    """Cut what lies behind `size` bytes off a file that exists."""
+    with storage_errors("shorten", path):
+        os.truncate(path, size)
 
 
 def write_span(path: Path, offset: int, data: Buffer) -> None:

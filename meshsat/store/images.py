@@ -14,7 +14,7 @@ from meshsat.oci.digest import Digest
 from meshsat.oci.fields import parse_object_untrusted, take_objects
 from meshsat.oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest_untrusted
 from meshsat.oci.media_types import OCI_INDEX
-from meshsat.oci.reference import Reference
+from meshsat.oci.reference import SITE, Reference
 from meshsat.store.records import BlobFacts, ImageRow
 
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -70,11 +70,17 @@ def _read_manifest(
 
 
 def facts_of(manifest: Manifest, registry: str, repository: str) -> list[BlobFacts]:
-    """What a manifest tells about itself and about what it refers to."""
+    """What a manifest tells about itself and about what it refers to. No upstream has what is the site's."""
+    sources = () if registry == SITE else ((registry, repository),)
     return [
-        BlobFacts(thing.digest, thing.size, thing.media_type, ((registry, repository),))
+        BlobFacts(thing.digest, thing.size, thing.media_type, sources)
         for thing in (manifest.descriptor, *manifest.children)
     ]
+
+
+def belonging_to(manifest: Manifest) -> list[Digest]:
+    """What belongs to a repository because this manifest does."""
+    return [manifest.digest, *(child.digest for child in manifest.children)]
 
 
 def encode_index(images: Iterable[ImageRow]) -> bytes:

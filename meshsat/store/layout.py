@@ -8,6 +8,7 @@ DATA/store/                     an OCI image layout (image-spec 1.1), which skop
 |   `-- sha512/<hex>
 |-- partial/<algorithm>-<hex>   blobs on their way: sparse; state.sqlite tells which chunks are right
 |-- incoming/<anything>         files being written; emptied at every start
+|-- uploads/<id>                what clients push, as far as it came; state.sqlite tells whose each is
 |-- state.sqlite                tags, images, pins, facts, recipes, and the chunks of partial blobs
 |-- state.sqlite.broken         the last one that could not be read, set aside for whoever asks why
 `-- lock                        held by the one process that works here; tells its pid
@@ -49,6 +50,10 @@ class Layout:
         return self.root / "incoming"
 
     @property
+    def uploads_dir(self) -> Path:
+        return self.root / "uploads"
+
+    @property
     def database(self) -> Path:
         return self.root / "state.sqlite"
 
@@ -63,13 +68,23 @@ class Layout:
     @property
     def directories(self) -> tuple[Path, ...]:
         """What must exist, parents first."""
-        return (self.data_dir, self.root, *self.blob_dirs, self.partial_dir, self.incoming_dir)
+        return (
+            self.data_dir,
+            self.root,
+            *self.blob_dirs,
+            self.partial_dir,
+            self.incoming_dir,
+            self.uploads_dir,
+        )
 
     def blob(self, digest: Digest) -> Path:
         return self.root / "blobs" / digest.algorithm / digest.hex
 
     def partial(self, digest: Digest) -> Path:
         return self.partial_dir / f"{digest.algorithm}-{digest.hex}"
+
+    def upload(self, upload_id: str) -> Path:
+        return self.uploads_dir / upload_id
 
     def incoming(self, name: str) -> Path:
         return self.incoming_dir / name

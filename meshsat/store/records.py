@@ -22,6 +22,20 @@ class TagRecord:
     sealed: bytes = b""
     """The author's signed record, to be passed on by gossip; empty when that was lost."""
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return (self.registry, self.repository, self.tag)
+
+    @property
+    def is_gone(self) -> bool:
+        """It tells that the tag, or the manifest, was deleted (protocol/gossip.py)."""
+        return self.descriptor.size == 0
+
+    @property
+    def names_digest(self) -> bool:
+        """Not a tag: it tells of a manifest of site content, by its digest."""
+        return ":" in self.tag
+
 
 @dataclass(frozen=True, slots=True)
 class BlobFacts:
@@ -53,3 +67,14 @@ class ImageRow:
         """As in `index.json`: REGISTRY/REPOSITORY:TAG, or with @DIGEST when it has no tag."""
         end = f":{self.tag}" if self.tag is not None else f"@{self.descriptor.digest}"
         return f"{self.registry}/{self.repository}{end}"
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRow:
+    """A push that was begun."""
+
+    id: str
+    repository: str
+    """REGISTRY/REPOSITORY that it is for."""
+    algorithm: str
+    """Of the digest that the client wants to close with, as far as it said."""

@@ -17,12 +17,12 @@ import structlog
 from meshsat.chunking.cut import FIXED_1, Cut
 from meshsat.errors import InvalidInputError, NotFoundError
 from meshsat.oci.digest import Digest
-from meshsat.oci.reference import Reference
+from meshsat.oci.reference import SITE, Reference
 from meshsat.store import disk
 from meshsat.store.database import BrokenDatabaseError, Contents, Database, set_aside
-from meshsat.store.images import Closure, closure, decode_index_untrusted, facts_of
+from meshsat.store.images import Closure, belonging_to, closure, decode_index_untrusted, facts_of
 from meshsat.store.layout import Layout, digest_of_blob_name
-from meshsat.store.records import ImageRow, TagRecord
+from meshsat.store.records import ImageRow, TagRecord, UploadRow
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +60,7 @@ def reconcile(layout: Layout, database: Database) -> Contents:
     contents = database.contents()
     lost = _reconcile_blobs(layout, database, contents.blobs)
     _reconcile_partials(layout, database, database.contents())
+    _reconcile_uploads(layout, database, contents.uploads)
     if database.is_new:
         _restore_images(layout, database)
         database.finish_setup()
@@ -128,6 +129,14 @@ def _reconcile_partials(layout: Layout, database: Database, contents: Contents) 
         disk.remove(path)
 
 
+def _reconcile_uploads(layout: Layout, database: Database, rows: Mapping[str, UploadRow]) -> None:
+    files = {path.name: path for path, _ in _files(layout.uploads_dir)}
+    for upload_id in rows.keys() - files.keys():
+        database.drop_upload(upload_id)
+    for name in files.keys() - rows.keys():
+        disk.remove(files[name])
+
+
 def _reader(layout: Layout, blobs: Mapping[Digest, int]) -> Callable[[Digest], bytes]:
     return lambda digest: disk.read_span(layout.blob(digest), 0, blobs[digest])
 
@@ -173,3 +182,5 @@ def _restore_image(database: Database, reference: Reference, whole: Closure, wri
         database.put_tag(TagRecord(registry, repository, tag, root, resolved_at=0.0, author=""))
     for manifest in whole.manifests:
         database.put_facts(facts_of(manifest, registry, repository))
+        if registry == SITE:
+            database.add_holdings(repository, belonging_to(manifest))

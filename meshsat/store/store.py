@@ -5,7 +5,6 @@ of the database in memory, without waiting. Reads trust the disk: what is in `bl
 its name. The store fetches nothing, decides nothing about what to keep, and knows no peers.
 """
 
-import itertools
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -22,20 +21,23 @@ from meshsat.chunking.recipe import Recipe
 from meshsat.errors import DigestMismatchError, NotFoundError, StorageError
 from meshsat.oci.digest import SHA256, Digest
 from meshsat.oci.manifest import Manifest
+from meshsat.oci.reference import SITE
 from meshsat.store import disk, images, recovery
-from meshsat.store.database import Contents
+from meshsat.store.database import Contents, Database
 from meshsat.store.disk import Buffer, Threads
 from meshsat.store.layout import Layout
 from meshsat.store.lock import DirectoryLock
 from meshsat.store.partial import AlreadyPublishedError, Backing, Partial, State
 from meshsat.store.records import BlobFacts, ImageRow, TagRecord
+from meshsat.store.repositories import Repositories
+from meshsat.store.uploads import UploadLimits, Uploads
 from meshsat.store.whole import SmallBlob, WholeBlobs
 
 log = structlog.get_logger(__name__)
 
 READ_LIMIT = 4 * 1024 * 1024
 """Bytes that one `read` gives at most."""
-SOURCES_LIMIT = 16
+SOURCES_LIMIT = 256
 """Places remembered for one blob."""
 DISK_THREADS = 4
 
@@ -43,7 +45,9 @@ DISK_THREADS = 4
 class Store:
     """Every coroutine raises `StorageError` when the disk does not go along; nothing is broken by that."""
 
-    def __init__(self, backing: Backing, lock: DirectoryLock, contents: Contents) -> None:
+    def __init__(
+        self, backing: Backing, lock: DirectoryLock, contents: Contents, limits: UploadLimits
+    ) -> None:
         self._backing = backing
         self._lock = lock
         self._contents = contents
@@ -51,30 +55,33 @@ class Store:
         self._whole = WholeBlobs(backing, self._contents.blobs.__setitem__)
         self._opening: dict[Digest, trio.Lock] = {}
         self._records = trio.Lock()  # database and mirror change in the same order
-        self._names = itertools.count()
+        self.repositories = Repositories(backing, contents, self._records)
+        self.uploads = Uploads(backing, contents.uploads, limits, self._adopt)
         self._closed = False
 
     @classmethod
-    async def open(cls, data_dir: Path, threads: int = DISK_THREADS) -> Self:
+    async def open(
+        cls, data_dir: Path, threads: int = DISK_THREADS, uploads: UploadLimits | None = None
+    ) -> Self:
         """Take the data directory, made if need be, and bring disk and database to agree.
 
         `threads` bounds the blocking work done at once; 0 does it on the event loop, for tests under a mock
         clock. Raises `StoreLockedError` when another process has the directory.
         """
         pool = Threads(threads)
-        return await pool.run(cls._open, Layout(data_dir), pool)
+        layout, lock, database, contents = await pool.run(cls._open, Layout(data_dir))
+        return cls(Backing(layout, database, pool), lock, contents, uploads or UploadLimits())
 
     @classmethod
-    def _open(cls, layout: Layout, threads: Threads) -> Self:
+    def _open(cls, layout: Layout) -> tuple[Layout, DirectoryLock, Database, Contents]:
         disk.make_directories(layout.directories)
         lock = DirectoryLock.acquire(layout)
         try:
             database = recovery.open_database(layout)
             try:
                 contents = recovery.reconcile(layout, database)
-                store = cls(Backing(layout, database, threads), lock, contents)
-                store._keep_file(layout.marker, images.OCI_LAYOUT)
-                store._keep_file(layout.index, images.encode_index(contents.images.values()))
+                cls._keep_file(layout, layout.marker, images.OCI_LAYOUT)
+                cls._keep_file(layout, layout.index, images.encode_index(contents.images.values()))
             except BaseException:
                 database.close()
                 raise
@@ -84,7 +91,7 @@ class Store:
         log.info(
             "store open", path=str(layout.root), blobs=len(contents.blobs), partial=len(contents.partials)
         )
-        return store
+        return layout, lock, database, contents
 
     async def aclose(self) -> None:
         """What is open is let go of as it is. Once done, doing it again does nothing."""
@@ -217,24 +224,49 @@ class Store:
             if not lock.locked():
                 self._opening.pop(digest, None)
 
+    # Blobs that clients push (uploads.py)
+
+    async def _adopt(self, digest: Digest, size: int, recipe: bytes, upload_id: str) -> None:
+        async with self._opening_of(digest):
+            if digest not in self._contents.blobs:
+                await self._backing.threads.run(self._publish_upload, digest, size, recipe, upload_id)
+                self._contents.blobs[digest] = size
+
+    def _publish_upload(self, digest: Digest, size: int, recipe: bytes, upload_id: str) -> None:
+        layout = self._backing.layout
+        if not layout.blob(digest).exists():  # else an earlier try came as far as this
+            disk.publish(layout.upload(upload_id), layout.blob(digest), 0o444)
+        self._backing.database.add_blob(digest, size, recipe)
+
     # Tags
 
     async def put_tag(self, record: TagRecord) -> None:
         """Remember what a tag means, in place of what was known. Whose word counts is decided elsewhere."""
         async with self._records:
             await self._backing.threads.run(self._backing.database.put_tag, record)
-            self._contents.tags[record.registry, record.repository, record.tag] = record
+            self._contents.tags[record.key] = record
+
+    def record(self, registry: str, repository: str, reference: str) -> TagRecord | None:
+        """What is known of a tag, or of a manifest of site content by its digest; also that it is gone."""
+        return self._contents.tags.get((registry, repository, reference))
+
+    def records(self) -> list[TagRecord]:
+        """All that `record` gives."""
+        return list(self._contents.tags.values())
 
     def tag(self, registry: str, repository: str, tag: str) -> TagRecord | None:
-        return self._contents.tags.get((registry, repository, tag))
+        found = self._contents.tags.get((registry, repository, tag))
+        return None if found is None or found.is_gone else found
 
     def tags(self, registry: str, repository: str) -> list[TagRecord]:
         """Of one repository, in the order of their names."""
-        found = (tag for key, tag in self._contents.tags.items() if key[:2] == (registry, repository))
-        return sorted(found, key=lambda record: record.tag)
+        return sorted(
+            (tag for tag in self.all_tags() if (tag.registry, tag.repository) == (registry, repository)),
+            key=lambda record: record.tag,
+        )
 
     def all_tags(self) -> list[TagRecord]:
-        return list(self._contents.tags.values())
+        return [tag for tag in self._contents.tags.values() if not (tag.is_gone or tag.names_digest)]
 
     # What manifests tell
 
@@ -246,11 +278,19 @@ class Store:
             if news:
                 await self._backing.threads.run(self._backing.database.put_facts, news)
                 self._contents.facts.update((fact.digest, fact) for fact in news)
+        await self.repositories.take_in(manifest, registry, repository)
 
     def _merged(self, fact: BlobFacts) -> BlobFacts:
         known = self._contents.facts.get(fact.digest)
         sources = (*fact.sources, *(known.sources if known else ()))
         return replace(fact, sources=tuple(sorted(set(sources[:SOURCES_LIMIT]))))
+
+    def belongs(self, registry: str, repository: str, digest: Digest) -> bool:
+        """Whether this manifest or blob is known to be of that repository."""
+        if registry == SITE:
+            return self.repositories.holds(repository, digest)
+        facts = self._contents.facts.get(digest)
+        return facts is not None and (registry, repository) in facts.sources
 
     def facts(self, digest: Digest) -> BlobFacts | None:
         return self._contents.facts.get(digest)
@@ -271,7 +311,19 @@ class Store:
             await self._backing.threads.run(self._backing.database.put_image, image)
             self._contents.images[image.name] = image
             document = images.encode_index(self._contents.images.values())
-            await self._backing.threads.run(self._replace_file, self._backing.layout.index, document)
+            layout = self._backing.layout
+            await self._backing.threads.run(self._replace_file, layout, layout.index, document)
+
+    async def retract_image(self, registry: str, repository: str, reference: str) -> None:
+        """Show it no longer, under that tag or digest."""
+        end = f"@{reference}" if ":" in reference else f":{reference}"
+        name = f"{registry}/{repository}{end}"
+        async with self._records:
+            if self._contents.images.pop(name, None) is not None:
+                layout, threads = self._backing.layout, self._backing.threads
+                await threads.run(self._backing.database.drop_image, name)
+                document = images.encode_index(self._contents.images.values())
+                await threads.run(self._replace_file, layout, layout.index, document)
 
     def images(self) -> list[ImageRow]:
         """In the order of their names."""
@@ -297,14 +349,16 @@ class Store:
 
     # In worker threads
 
-    def _keep_file(self, target: Path, data: bytes) -> None:
+    @classmethod
+    def _keep_file(cls, layout: Layout, target: Path, data: bytes) -> None:
         with disk.storage_errors("read", target):
             same = target.exists() and target.read_bytes() == data
         if not same:
-            self._replace_file(target, data)
+            cls._replace_file(layout, target, data)
 
-    def _replace_file(self, target: Path, data: Buffer) -> None:
-        source = self._backing.layout.incoming(f"{next(self._names)}")
+    @staticmethod
+    def _replace_file(layout: Layout, target: Path, data: Buffer) -> None:
+        source = layout.incoming(target.name)
         try:
             disk.write_file(source, data)
             disk.publish(source, target, 0o600)

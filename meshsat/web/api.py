@@ -26,6 +26,7 @@ from meshsat.errors import (
     UnavailableError,
 )
 from meshsat.http.asgi import Receive, Scope, Send, cancelled_by_disconnect
+from meshsat.oci.digest import Digest
 from meshsat.oci.fields import parse_object_untrusted
 from meshsat.oci.reference import Reference
 from meshsat.status import as_json
@@ -59,6 +60,7 @@ def create_api(view: NodeView) -> Starlette:
         Route("/api/v1/peers", api.peers),
         Route("/api/v1/images", api.images),
         Route("/api/v1/pull", api.pull, methods=["POST"]),
+        Route("/api/v1/tag", api.tag, methods=["POST"]),
         Route("/api/v1/invite", api.invite, methods=["POST"]),
     ]
     return _application([*_public_routes(api), *verbs])
@@ -113,6 +115,23 @@ class _Api:
             raise InvalidInputError('the body must be like {"reference": "docker.io/library/busybox:latest"}')
         reference = Reference.parse_untrusted(body["reference"])
         return _PullResponse(self._view, str(reference), pin=body.get("pin", False))
+
+    async def tag(self, request: Request) -> Response:
+        known = {"reference": str, "digest": str, "resolved_at": (int, float, type(None))}
+        body = parse_arguments_untrusted(await _read_body(request), known)
+        if not body.keys() >= {"reference", "digest"}:
+            raise InvalidInputError(
+                'the body must be like {"reference": "HOST/NAME:TAG", "digest": "sha256:..."}'
+            )
+        resolved_at = body.get("resolved_at")
+        if resolved_at is not None and not 0 <= resolved_at < float("inf"):
+            raise InvalidInputError("resolved_at: must be Unix seconds")
+        told = await self._view.tag(
+            Reference.parse_untrusted(body["reference"]),
+            Digest.parse_untrusted(body["digest"]),
+            None if resolved_at is None else float(resolved_at),
+        )
+        return JSONResponse({"taken": told.taken, "resolved_at": told.resolved_at})
 
     async def invite(self, request: Request) -> Response:
         known = {"uses": int, "valid_seconds": (int, float)}

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from meshsat.metrics import Metrics
+from meshsat.oci.digest import Digest
+from meshsat.oci.reference import Reference
 from meshsat.status import ImageStatus, NodeStatus, PeerStatus
 
 
@@ -29,6 +31,18 @@ class PullEvent:
     """What went wrong, for a program (`error`): invalid, denied, not_found, unavailable, failed."""
 
 
+class TagAnswer(Protocol):
+    """What became of a tag that was told."""
+
+    @property
+    def taken(self) -> bool:
+        """False: what is known of it is younger."""
+
+    @property
+    def resolved_at(self) -> float:
+        """Of what is known of it now."""
+
+
 class NodeView(Protocol):
     @property
     def metrics(self) -> Metrics: ...
@@ -46,6 +60,12 @@ class NodeView(Protocol):
         """Bring the image here. `reference` was checked for its form.
 
         Raises a `MeshsatError` where it cannot go on; gives `progress` at least once a second.
+        """
+
+    async def tag(self, reference: Reference, digest: Digest, resolved_at: float | None) -> TagAnswer:
+        """Have a tag mean a manifest that is held, as of `resolved_at` (Unix seconds; None: now).
+
+        Raises `NotFoundError`, `InvalidInputError`.
         """
 
     async def invite(self, *, uses: int, valid_seconds: float) -> str:

@@ -85,7 +85,7 @@ class Rows:
             for number, one in enumerate(sealed)
         ]
 
-    def all_tags(self) -> list[TagRecord]:
+    def records(self) -> list[TagRecord]:
         return self._rows
 
 

@@ -16,8 +16,11 @@ from meshsat.fetch import Fetcher
 from meshsat.mesh.sources import UplinkPort
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import Manifest
+from meshsat.oci.reference import SITE
+from meshsat.protocol.gossip import ImageRecord
 from meshsat.records import RecordKeeper, from_store_untrusted
 from meshsat.registry.content import Name
+from meshsat.site_content import SiteContent
 from meshsat.store.store import Store
 from meshsat.uplink.client import Uplink as RealUplink
 from meshsat.upstream_gate import UpstreamGate
@@ -46,7 +49,7 @@ class FullNode:
         self.keeper = RecordKeeper(store)
         node.machine.take_records(from_store_untrusted(store, unix()))
         node.driver._store = store
-        node.driver.on_record = self.keeper.keep
+        node.driver.on_record = self._heard
         if node.uplink is not None:
             node.uplink = CountingUplink(site.upstream, node, RATE)
             gate = UpstreamGate(cast("RealUplink", node.uplink), store, node.identity.key, unix)
@@ -54,6 +57,10 @@ class FullNode:
             node.driver.fetching.uplink = cast("UplinkPort", gate)
         settings: dict[str, Any] = {"upstream": None, "tag_ttl": 60.0, "resolve_timeout": 5.0, **options}
         self.fetcher = Fetcher(store, node.mesh, unix, **settings)
+        self.site_content = SiteContent(store, node.mesh, self.fetcher, node.identity.key, unix, pin=True)
+
+    def _heard(self, record: ImageRecord) -> None:
+        (self.site_content.heard if record.registry == SITE else self.keeper.keep)(record)
 
     @property
     def uplink(self) -> Uplink:
@@ -97,5 +104,6 @@ async def full_site(
             for full in nodes:
                 nursery.start_soon(full.keeper.run)
                 nursery.start_soon(full.fetcher.run)
+                nursery.start_soon(full.site_content.run)
             yield nodes
             nursery.cancel_scope.cancel()

@@ -9,9 +9,11 @@ import pytest
 import trio
 import trio.testing
 
+from meshsat import completion
 from meshsat import fetch as module
 from meshsat.errors import InvalidInputError, MeshsatError, NotFoundError, UnavailableError
 from meshsat.oci.digest import Digest
+from meshsat.oci.manifest import parse_manifest_untrusted
 from meshsat.registry.content import BlobReader, Name, Served
 from meshsat.web.view import PullEvent
 from tests.images import OCI_INDEX, Image, build_image, descriptor, digest_of, random_bytes
@@ -172,6 +174,9 @@ async def test_a_manifest_may_be_named_by_a_longer_digest(autojump_clock: Clock)
         for blob, data in IMAGE.blobs.items():
             await up.store.put(data, digest(blob))
         await up.store.put(IMAGE.raw, long)
+        assert await up.fetcher.manifest(POS, long) is None, "nobody said that it is of this repository"
+        manifest = parse_manifest_untrusted(IMAGE.raw, IMAGE.media_type, algorithm="sha512")
+        await up.store.learn(manifest, "up.example", POS.repository)
         served = await up.fetcher.manifest(POS, long)
         assert served is not None
         assert served.digest == long
@@ -537,7 +542,7 @@ async def test_an_image_that_is_asked_for_again_and_again_is_shown_once(
 async def test_images_that_never_become_whole_are_in_nobodys_way(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MANIFESTS_KEPT", 3)
+    monkeypatch.setattr(completion, "KEPT", 3)
     async with full_site("up") as (up,):
         for number in range(5):
             hold(up.site.upstream, build_image([b"%d" % number]), f"never{number}")

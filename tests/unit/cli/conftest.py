@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -20,6 +21,8 @@ from meshsat.cli.main import main
 from meshsat.errors import MeshsatError
 from meshsat.http.server import UnixBind, serve_app
 from meshsat.metrics import Metrics
+from meshsat.oci.digest import Digest
+from meshsat.oci.reference import Reference
 from meshsat.status import ImageStatus, NodeStatus, PeerStatus, TransferStatus, UplinkStatus
 from meshsat.web.api import create_api
 from meshsat.web.view import PullEvent
@@ -82,6 +85,9 @@ class FakeNode:
             if isinstance(event, MeshsatError):
                 raise event
             yield event
+
+    async def tag(self, reference: Reference, digest: Digest, resolved_at: float | None) -> Any:
+        raise AssertionError("no verb of these tests tags")
 
     async def invite(self, *, uses: int, valid_seconds: float) -> str:
         self.invited.append((uses, valid_seconds))

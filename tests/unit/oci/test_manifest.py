@@ -130,7 +130,6 @@ def test_without_a_media_type_of_its_own_the_sender_or_the_shape_tells() -> None
         (IMAGE, media_types.OCI_INDEX),
         (IMAGE, media_types.DOCKER_MANIFEST),
         (IMAGE, "text/html"),
-        (IMAGE | {"mediaType": "text/html"}, None),
         (IMAGE | {"mediaType": ["a/b"]}, None),
         (IMAGE | {"schemaVersion": 3}, None),
         (IMAGE | {"schemaVersion": "2"}, None),
@@ -150,6 +149,29 @@ def test_without_a_media_type_of_its_own_the_sender_or_the_shape_tells() -> None
 def test_contradictions_and_wrong_types_are_refused(body: dict[str, Any], media_type: str | None) -> None:
     with pytest.raises(InvalidInputError, match=r"^manifest: "):
         parse(body, media_type)
+
+
+def test_of_a_type_that_is_not_known_only_the_common_fields_are_read() -> None:
+    subject = {"mediaType": media_types.OCI_MANIFEST, "digest": LAYER["digest"], "size": 5}
+    body = {"layers": "anything", "subject": subject, "artifactType": "a/b", "annotations": {"k": "v"}}
+    manifest = parse(body, "application/vnd.example.thing+json")
+    assert manifest.media_type == "application/vnd.example.thing+json"
+    assert (manifest.children, manifest.foreign) == ((), ())
+    assert manifest.subject is not None
+    assert str(manifest.subject.digest) == subject["digest"]
+    assert (manifest.artifact_type, manifest.annotations) == ("a/b", {"k": "v"})
+    assert parse({"mediaType": "text/html"}).children == ()
+    with pytest.raises(InvalidInputError, match="says of itself"):
+        parse({"mediaType": "text/html"}, "application/vnd.example.thing+json")
+
+
+def test_a_referrer_is_listed_by_its_artifact_type_or_its_configs() -> None:
+    assert parse(IMAGE).referrer.artifact_type == media_types.OCI_CONFIG
+    assert parse(IMAGE | {"artifactType": "a/b"}).referrer.artifact_type == "a/b"
+    assert parse(INDEX).referrer.artifact_type is None
+    listed = parse(IMAGE | {"annotations": {"k": "v"}}).referrer
+    assert listed.as_json()["annotations"] == {"k": "v"}
+    assert type(listed).parse_untrusted(listed.as_json()) == listed
 
 
 @pytest.mark.parametrize("media_type", sorted(media_types.DOCKER_SCHEMA1))

@@ -5,7 +5,7 @@ import trio
 from trio.testing import MockClock
 
 from meshsat.config import RegistrySection
-from meshsat.errors import DeniedError, NotFoundError, StorageError, UnavailableError
+from meshsat.errors import DeniedError, NotFoundError, StorageError, StorageFullError, UnavailableError
 from meshsat.http.asgi import App
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
@@ -187,7 +187,8 @@ async def test_a_content_that_hangs_is_a_404_in_time(
         (NotFoundError("nobody has it"), 404, "MANIFEST_UNKNOWN"),
         (UnavailableError("the uplink is down"), 503, "UNAVAILABLE"),
         (DeniedError("credentials refused"), 403, "DENIED"),
-        (StorageError("disk full"), 500, "UNAVAILABLE"),
+        (StorageError("cannot read"), 500, "UNAVAILABLE"),
+        (StorageFullError("disk full"), 507, "UNAVAILABLE"),
     ],
 )
 async def test_what_the_content_raises_is_told(
@@ -218,8 +219,9 @@ async def test_it_is_read_only(world: World, method: str, path: str) -> None:
         ("/v2/a%00b/tags/list", 400, "NAME_INVALID"),
         ("/v2/a/blobs/sha256:..", 400, "DIGEST_INVALID"),
         (f"/v2/{'a' * 300}/blobs/{MISSING}", 400, "NAME_INVALID"),
-        ("/v2/_catalog", 404, "UNSUPPORTED"),
-        (f"/v2/a/referrers/{MISSING}", 404, "UNSUPPORTED"),
+        ("/v2/_catalog/x", 404, "UNSUPPORTED"),
+        ("/v2/_catalog?n=x", 400, "PAGINATION_NUMBER_INVALID"),
+        ("/v2/a/referrers/latest", 400, "DIGEST_INVALID"),
         ("/", 404, "UNSUPPORTED"),
     ],
 )

@@ -5,11 +5,15 @@ from meshsat.registry.content import Name
 from meshsat.registry.errors import Code, RefusedError
 from meshsat.registry.routes import (
     BlobRoute,
+    CatalogRoute,
     ManifestRoute,
     PingRoute,
+    ReferrersRoute,
     Route,
     TagsRoute,
+    Target,
     UploadRoute,
+    UploadsRoute,
     parse_route_untrusted,
 )
 
@@ -86,9 +90,50 @@ def test_a_name_may_hold_the_elements_of_the_api(name: str) -> None:
     assert tags.target.name == Name(None, name)
 
 
-@pytest.mark.parametrize("path", ["/v2/a/blobs/uploads", "/v2/a/blobs/uploads/", "/v2/a/b/blobs/uploads/id"])
-def test_uploads_are_known_so_that_a_push_is_told_what_it_hit(path: str) -> None:
-    assert parse(path) == UploadRoute()
+@pytest.mark.parametrize("path", ["/v2/a/blobs/uploads", "/v2/a/blobs/uploads/"])
+def test_an_upload_begins_with_what_the_query_says(path: str) -> None:
+    target = Target("a", Name(None, "a"), None)
+    other = f"sha512:{'b' * 128}"
+    assert parse(path) == UploadsRoute(target, None, None, None, "sha256")
+    assert parse(path, "digest-algorithm=sha512") == UploadsRoute(target, None, None, None, "sha512")
+    whole = parse(path, f"digest={DIGEST}")
+    assert whole == UploadsRoute(target, DIGEST, None, None, "sha256")
+    mount = Digest.parse_untrusted(other)
+    assert parse(path, f"mount={other}") == UploadsRoute(target, None, mount, None, "sha256")
+    of = parse(path, f"mount={other}&from=b/c&origin=somewhere")
+    assert of == UploadsRoute(target, None, mount, Name(None, "b/c"), "sha256")
+    for query in ("digest=x", "mount=x", "digest-algorithm=md5", f"mount={other}&from=..", "ns=no_host"):
+        with pytest.raises(RefusedError) as refused:
+            parse(path, query)
+        assert refused.value.status == 400
+
+
+def test_an_upload_goes_on_under_its_id() -> None:
+    target = Target("a/b", Name(None, "a/b"), None)
+    assert parse("/v2/a/b/blobs/uploads/id") == UploadRoute(target, "id", None)
+    closing = parse("/v2/a/b/blobs/uploads/id", f"digest={DIGEST}")
+    assert closing == UploadRoute(target, "id", DIGEST)
+
+
+def test_a_manifest_may_get_many_tags_at_once() -> None:
+    route = parse(f"/v2/a/manifests/{DIGEST}", "tag=1&tag=two&tag=3.0")
+    assert isinstance(route, ManifestRoute)
+    assert route.tags == ("1", "two", "3.0")
+    with pytest.raises(RefusedError, match="tag"):
+        parse(f"/v2/a/manifests/{DIGEST}", "tag=1&tag=..")
+
+
+def test_referrers_and_the_catalog() -> None:
+    target, subject = Target("a", Name(None, "a"), None), DIGEST
+    plain = parse(f"/v2/a/referrers/{DIGEST}")
+    assert plain == ReferrersRoute(target, subject, None, None, None)
+    query = "artifactType=application/x%2By&n=2&last=sha256:a"
+    assert parse(f"/v2/a/referrers/{DIGEST}", query) == ReferrersRoute(
+        target, subject, "application/x+y", 2, "sha256:a"
+    )
+    assert parse("/v2/_catalog", "n=3&last=b") == CatalogRoute(3, "b")
+    with pytest.raises(RefusedError, match="digest"):
+        parse("/v2/a/referrers/latest")
 
 
 def test_the_ns_parameter_names_the_registry() -> None:
@@ -187,7 +232,7 @@ def test_a_digest_that_is_none_is_refused(digest: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["", "/", "/v1/", "v2/", "/v2x", "/v2/a", "/v2/_catalog", f"/v2/a/referrers/sha256:{HEX}", "/v2/a/tags"],
+    ["", "/", "/v1/", "v2/", "/v2x", "/v2/a", "/v2/_catalog/x", "/v2/a/referrers", "/v2/a/tags"],
 )
 def test_what_is_no_endpoint_is_not_found(path: str) -> None:
     with pytest.raises(RefusedError) as refused:

@@ -1,6 +1,6 @@
 import json
 from collections.abc import AsyncGenerator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -18,6 +18,8 @@ from meshsat.errors import (
 )
 from meshsat.http.server import UnixBind
 from meshsat.metrics import Metrics
+from meshsat.oci.digest import Digest
+from meshsat.oci.reference import Reference
 from meshsat.status import ImageStatus, NodeStatus, PeerStatus, UplinkStatus
 from meshsat.web.api import BODY_LIMIT, create_api, create_public_api
 from meshsat.web.view import NodeView, PullEvent
@@ -48,6 +50,12 @@ PEER = PeerStatus(
 IMAGE = ImageStatus("docker.io/library/pos:42", "sha256:aa", 10, 10, True, 1_800_000_000.0)
 
 
+@dataclass
+class Told:
+    taken: bool
+    resolved_at: float
+
+
 class View:
     """A node of which a test says everything."""
 
@@ -60,6 +68,7 @@ class View:
         self.pulled: list[tuple[str, bool]] = []
         self.withdrawn = trio.Event()
         self.invited: list[tuple[int, float]] = []
+        self.tagged: list[tuple[str, str, float | None]] = []
 
     def status(self) -> NodeStatus:
         return STATUS
@@ -84,6 +93,12 @@ class View:
                 await trio.sleep_forever()
         finally:
             self.withdrawn.set()
+
+    async def tag(self, reference: Reference, digest: Digest, resolved_at: float | None) -> Told:
+        if self.fault is not None:
+            raise self.fault
+        self.tagged.append((str(reference), str(digest), resolved_at))
+        return Told(taken=True, resolved_at=resolved_at or 7.0)
 
     async def invite(self, *, uses: int, valid_seconds: float) -> str:
         if self.fault is not None:
@@ -231,6 +246,37 @@ async def test_a_malformed_pull_starts_nothing(view: View, body: object) -> None
     assert answer.json["error"]["code"] == "invalid"
     assert answer.json["error"]["message"]
     assert view.pulled == []
+
+
+DIGEST = str(Digest.of(b"manifest"))
+
+
+async def test_tag(view: View) -> None:
+    told = {"reference": "harbor.example/pos/app:42", "digest": DIGEST}
+    answer = await post(view, "/api/v1/tag", told)
+    assert (answer.status, answer.json) == (200, {"taken": True, "resolved_at": 7.0})
+    await post(view, "/api/v1/tag", {**told, "resolved_at": 1_700_000_000})
+    reference = told["reference"]
+    assert view.tagged == [(reference, DIGEST, None), (reference, DIGEST, 1_700_000_000.0)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"reference": "a/b:c"},
+        {"digest": DIGEST},
+        {"reference": "a/b:c", "digest": "sha256:no"},
+        {"reference": "UPPER/case", "digest": DIGEST},
+        {"reference": "a/b:c", "digest": DIGEST, "resolved_at": -1},
+        {"reference": "a/b:c", "digest": DIGEST, "resolved_at": "now"},
+    ],
+)
+async def test_a_malformed_tag_is_told_to_nobody(view: View, body: object) -> None:
+    answer = await post(view, "/api/v1/tag", body)
+    assert answer.status == 400
+    assert answer.json["error"]["code"] == "invalid"
+    assert view.tagged == []
 
 
 async def test_invite(view: View) -> None:

@@ -1,0 +1,173 @@
+"""Manifests, wherever they are: brought here, parsed once, judged by whether what they refer to can be had.
+
+Laws: a manifest counts as deliverable only while all blobs behind it are held or can be had now. Site content
+is had from the site's nodes alone.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, aclosing
+
+import trio
+
+from meshsat.errors import InvalidInputError, MeshsatError
+from meshsat.mesh.demand import Signal
+from meshsat.mesh.service import Mesh
+from meshsat.oci.descriptor import Descriptor
+from meshsat.oci.digest import Digest
+from meshsat.oci.fields import parse_object_untrusted, take_objects
+from meshsat.oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest_untrusted
+from meshsat.oci.reference import SITE
+from meshsat.protocol.events import Priority
+from meshsat.protocol.wire import Source
+from meshsat.reading import Part, Patience
+from meshsat.store.store import Store
+
+KEPT = 512
+"""Parsed manifests in memory."""
+LOOK = 0.1
+"""Seconds between two looks at what has come, unless that is all."""
+
+
+def sources_of(registry: str, repository: str, *, manifest: bool) -> tuple[Source, ...]:
+    """Where upstream has what belongs to that repository."""
+    return () if registry == SITE else ((registry, repository, manifest),)
+
+
+def fallback_tag(subject: Digest) -> str:
+    """The tag at which clients keep the list of what refers to `subject` where there is no API for it
+    (distribution-spec, "Referrers Tag Schema")."""
+    return f"{subject.algorithm[:32]}-{subject.hex[:64]}"
+
+
+def listed_referrers_untrusted(raw: bytes) -> list[Descriptor]:
+    """What the index under a fallback tag lists; nothing if it is no index."""
+    try:
+        body = parse_object_untrusted(raw, "referrers")
+        return [Descriptor.parse_untrusted(item) for item in take_objects(body, "manifests")]
+    except InvalidInputError:
+        return []
+
+
+class Manifests:
+    """`tag_ttl`: seconds for which an upstream's word about a digest is believed."""
+
+    def __init__(self, store: Store, mesh: Mesh, *, tag_ttl: float, resolve_timeout: float) -> None:
+        self._store = store
+        self._mesh = mesh
+        self._tag_ttl = tag_ttl
+        self._resolve_timeout = resolve_timeout
+        self._parsed: dict[Digest, Manifest] = {}
+
+    async def part(self, registry: str, repository: str, digest: Digest) -> Part | None:
+        """How large the manifest of this digest is, by whoever knows."""
+        size = None
+        if self._store.belongs(registry, repository, digest) or registry == SITE:
+            facts = self._store.facts(digest)
+            size = self._store.blob_size(digest) or (facts.size if facts is not None else None)
+            size = size or self._mesh.machine.held_by_peers(digest)
+        if size is None and registry != SITE:  # that it is of this repository, an upstream must say
+            try:
+                record = await self._mesh.resolve(
+                    registry, repository, str(digest), max_age=self._tag_ttl, patience=self._resolve_timeout
+                )
+            except MeshsatError:
+                return None
+            size = record.size
+        return None if size is None else Part(size, sources_of(registry, repository, manifest=True))
+
+    async def bring(self, digest: Digest, part: Part, registry: str, repository: str) -> Manifest:
+        """The manifest, from wherever it is. Raises a `MeshsatError`."""
+        manifest = self._parsed.get(digest)
+        if manifest is None or self._store.blob_size(digest) is None:
+            if part.size > MANIFEST_LIMIT:
+                raise InvalidInputError(f"{digest} has {part.size} bytes: too long for a manifest")
+            if self._store.blob_size(digest) is None:
+                async with aclosing(self.arrivals({digest: part})) as arrivals:
+                    async for _held in arrivals:
+                        pass
+            raw = await self._store.read(digest, 0, MANIFEST_LIMIT)
+            facts = self._store.facts(digest)
+            media_type = part.media_type or (facts.media_type if facts else None)
+            manifest = parse_manifest_untrusted(raw, media_type, algorithm=digest.algorithm)
+            while len(self._parsed) >= KEPT:
+                del self._parsed[next(iter(self._parsed))]
+            self._parsed[digest] = manifest
+        await self._store.learn(manifest, registry, repository)
+        return manifest
+
+    def parsed(self, digest: Digest) -> Manifest | None:
+        """One that was brought lately."""
+        return self._parsed.get(digest)
+
+    async def deliverable(self, manifest: Manifest) -> bool:
+        """Whether all blobs of an image can be given out now; of an index, whether one image can be."""
+        if not manifest.is_index:
+            return all(self.gettable(blob.digest) for blob in manifest.blobs)
+        for child in manifest.manifests:
+            if self._store.blob_size(child.digest) is None:
+                if self.gettable(child.digest):
+                    return True
+                continue
+            held = await self.held(child)
+            if held is not None and await self.deliverable(held):
+                return True
+        return not manifest.manifests
+
+    async def held(self, child: Descriptor) -> Manifest | None:
+        """A manifest that another refers to, if it is held and is one."""
+        size = self._store.blob_size(child.digest)
+        if size is None or size > MANIFEST_LIMIT:
+            return None
+        try:
+            raw = await self._store.read(child.digest, 0, size)
+            return parse_manifest_untrusted(raw, child.media_type, algorithm=child.digest.algorithm)
+        except InvalidInputError:
+            return None
+
+    def gettable(self, digest: Digest) -> bool:
+        """Whether a manifest or blob is held, or can be had now as far as we know."""
+        if self._store.blob_size(digest) is not None or self._mesh.machine.held_by_peers(digest) is not None:
+            return True
+        facts = self._store.facts(digest)
+        return (facts is None or bool(facts.sources)) and self._mesh.machine.site_has_uplink()
+
+    async def lacking(self, manifest: Manifest) -> set[Digest]:
+        """What is still to come before we can tell whether the image is whole."""
+        lacking = {one.digest for one in (*manifest.manifests, *manifest.blobs)}
+        for child in manifest.manifests:
+            held = await self.held(child)
+            if held is not None:
+                lacking |= await self.lacking(held)
+        return {digest for digest in lacking if self._store.blob_size(digest) is None}
+
+    async def arrivals(self, parts: dict[Digest, Part]) -> AsyncGenerator[int, None]:
+        """Want all parts; gives the bytes held of them at each step, until all are held."""
+        missing = {digest: part for digest, part in parts.items() if self._store.blob_size(digest) is None}
+        held = sum(part.size for digest, part in parts.items() if digest not in missing)
+        signal = Signal()
+        patience = Patience(lambda: any(self._obtainable(digest, part) for digest, part in missing.items()))
+        with ExitStack() as stack:
+            demands = [
+                stack.enter_context(self._mesh.demand(digest, part.size, part.sources, Priority.PULL, signal))
+                for digest, part in missing.items()
+            ]
+            while missing:
+                for digest in [one for one in missing if self._store.blob_size(one) is not None]:
+                    held += missing.pop(digest).size
+                on_the_way = sum(
+                    transfer.have_bytes
+                    for digest in missing
+                    if (transfer := self._mesh.machine.transfers.get(digest)) is not None
+                )
+                yield held + on_the_way
+                if missing:
+                    patience.check(held + on_the_way, ((one.fault, one.message) for one in demands))
+                    all_published = signal.published + len(missing)
+                    with trio.move_on_after(1.0):
+                        await signal.wait()
+                    with trio.move_on_after(LOOK):  # much may come at once
+                        while signal.published < all_published:
+                            await signal.wait()
+
+    def _obtainable(self, digest: Digest, part: Part) -> bool:
+        return self._mesh.obtainable(digest, elsewhere=bool(part.sources))

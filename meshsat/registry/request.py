@@ -1,0 +1,144 @@
+"""One request to the registry, and what was answered to it."""
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import trio
+
+from meshsat.errors import (
+    BusyError,
+    DeniedError,
+    DigestMismatchError,
+    InvalidInputError,
+    NotFoundError,
+    StorageFullError,
+    TooLongError,
+    UnavailableError,
+)
+from meshsat.http.asgi import Headers, Receive, Scope, Send, respond
+from meshsat.registry.content import MissingContentError
+from meshsat.registry.errors import Code, RefusedError
+from meshsat.registry.routes import Target
+
+VERSION = (b"docker-distribution-api-version", b"registry/2.0")
+_CONTENT_RANGE = re.compile(rb"(?:bytes[ =])?([0-9]{1,19})-([0-9]{1,19})(?:/[0-9*]{1,19})?")
+
+
+class ClientLeftError(Exception):
+    """The client went away in the middle of its request: nobody is left to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What the header of a push says about its body (distribution-spec, "Pushing a blob in chunks")."""
+
+    start: int | None
+    """The offset of its first byte, if it says so."""
+
+
+class Request:
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: bytes = scope["raw_path"]
+        self.query: bytes = scope["query_string"]
+        self._headers: Headers = scope["headers"]
+        self.receive = receive
+        self._send = send
+        self.kind = "other"
+        self.status = "none"
+        """What the metrics count: the status of the answer, or that a blob was cut."""
+
+    def fields(self, name: bytes) -> list[bytes]:
+        """The values of all header lines of that name."""
+        return [value for key, value in self._headers if key == name]
+
+    def part_untrusted(self) -> Part:
+        """Raises `RefusedError` for a Content-Range that makes no sense."""
+        ranges, lengths = self.fields(b"content-range"), self.fields(b"content-length")
+        if not ranges:
+            return Part(None)
+        match = _CONTENT_RANGE.fullmatch(ranges[0])
+        if match is None or len(ranges) > 1:
+            raise RefusedError(400, Code.BLOB_UPLOAD_INVALID, "Content-Range: must be FIRST-LAST")
+        first, last = int(match[1]), int(match[2])
+        if last < first:
+            raise RefusedError(416, Code.BLOB_UPLOAD_INVALID, "Content-Range: LAST lies before FIRST")
+        if lengths and int(lengths[0]) != last - first + 1:
+            raise RefusedError(400, Code.SIZE_INVALID, "Content-Range does not fit Content-Length")
+        return Part(first)
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """The request's body as it comes. Raises `ClientLeftError`."""
+        more = True
+        while more:
+            message = await self.receive()
+            if message["type"] != "http.request":
+                raise ClientLeftError
+            more = message.get("more_body", False)
+            if message.get("body"):
+                yield message["body"]
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body. Raises `RefusedError` as soon as it has more than `limit` bytes."""
+        parts: list[bytes] = []
+        length = 0
+        async for part in self.body():
+            parts.append(part)
+            length += len(part)
+            if length > limit:
+                raise RefusedError(413, Code.SIZE_INVALID, f"a manifest may have {limit} bytes here")
+        return b"".join(parts)
+
+    async def answer(self, status: int, headers: Headers, body: bytes | None = None) -> None:
+        self.status = str(status)
+        length = [] if body is None else [(b"content-length", b"%d" % len(body))]
+        await respond(self._send, status, [VERSION, *headers, *length], body or b"")
+
+    async def refuse(self, refused: RefusedError, headers: Headers | None = None) -> None:
+        extra = [(b"content-type", b"application/json"), *refused.headers, *(headers or [])]
+        if refused.status == 503:
+            extra.append((b"retry-after", b"5"))
+        await self.answer(refused.status, extra, refused.body())
+
+    async def begin(self, status: int, headers: Headers) -> None:
+        self.status = str(status)
+        await self._send({"type": "http.response.start", "status": status, "headers": [VERSION, *headers]})
+
+    async def send_part(self, part: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": part, "more_body": True})
+
+    async def end(self) -> None:
+        await self._send({"type": "http.response.body", "body": b""})
+
+
+def refusal(fault: Exception, unknown: RefusedError) -> RefusedError:
+    """What a client is told about `fault`. A miss is a 404, at which every client tries elsewhere at once."""
+    text = str(fault)
+    match fault:
+        case RefusedError():
+            return fault
+        case DeniedError():
+            return RefusedError(403, Code.DENIED, text)
+        case NotFoundError() | trio.TooSlowError():
+            return unknown
+        case UnavailableError():
+            return RefusedError(503, Code.UNAVAILABLE, text)
+        case BusyError():
+            return RefusedError(429, Code.TOOMANYREQUESTS, text, [(b"retry-after", b"5")])
+        case DigestMismatchError():
+            return RefusedError(400, Code.DIGEST_INVALID, text)
+        case MissingContentError():
+            return RefusedError(400, Code.MANIFEST_BLOB_UNKNOWN, text)
+        case TooLongError():
+            return RefusedError(413, Code.SIZE_INVALID, text)
+        case InvalidInputError():
+            return RefusedError(400, Code.MANIFEST_INVALID, text)
+        case StorageFullError():
+            return RefusedError(507, Code.UNAVAILABLE, text)
+    return RefusedError(500, Code.UNAVAILABLE, text)
+
+
+def in_namespace(target: Target) -> Headers:
+    """distribution-spec, "Registry Proxying"."""
+    return [] if target.namespace is None else [(b"oci-namespace", target.namespace.encode("ascii"))]
