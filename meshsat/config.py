@@ -127,15 +127,17 @@ class HttpSection(Section):
     """What the clients of the registry, and those of the API, may take."""
 
     max_connections: Annotated[int, Field(ge=1)] = 512
-    """At once. Beyond it the connection that waits longest for its next request makes room."""
+    """At once. Beyond it who begins a request and does not go on makes room, then who waits longest for its
+    next one."""
     header_limit: Annotated[int, Field(ge=1024)] = 32 * 1024
     """Bytes of a request's line and header fields."""
     header_timeout: Seconds = 10.0
-    """From the first byte of a request to the end of its header; also for each further read of its body."""
+    """From the first byte of a request to the end of its header; for a TLS handshake; the longest silence
+    within a body."""
     idle_timeout: Seconds = 75.0
     """How long a connection may wait for its next request."""
     send_timeout: Seconds = 60.0
-    """In which a client must take 64 KiB; a slower one is cut off."""
+    """In which a client must take 64 KiB of a response, or bring 64 KiB of a body; slower ones are cut."""
     grace: Seconds = 1.0
     """What a response under way gets to finish when the node stops."""
 

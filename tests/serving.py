@@ -8,6 +8,7 @@ import trio
 from meshsat.config import HttpSection
 from meshsat.http.asgi import App, Receive, Scope, Send, respond
 from meshsat.http.server import Bind, TcpBind, serve_app
+from tests.certificates import PrivateCA
 
 ANY = TcpBind("127.0.0.1", 0)
 PING = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -38,7 +39,7 @@ async def unix_socket(path: str) -> trio.socket.SocketType:
     return sock
 
 
-async def ask(stream: trio.SocketStream, request: bytes = PING) -> bytes:
+async def ask(stream: trio.abc.Stream, request: bytes = PING) -> bytes:
     """One response whose body ends in `hello`."""
     await stream.send_all(request)
     got = b""
@@ -49,8 +50,24 @@ async def ask(stream: trio.SocketStream, request: bytes = PING) -> bytes:
     return got
 
 
-async def rest(stream: trio.SocketStream) -> bytes:
+async def rest(stream: trio.abc.Stream) -> bytes:
     got = b""
     while part := await stream.receive_some():
         got += part
     return got
+
+
+def tls_bind(ca: PrivateCA) -> TcpBind:
+    return TcpBind("127.0.0.1", 0, ca.server_context("127.0.0.1"))
+
+
+async def connect_tls(
+    address: str, ca: PrivateCA, *, alpn: str | None = "http/1.1"
+) -> trio.SSLStream[trio.SocketStream]:
+    """A client that holds the end of TCP alone for a cut, and the handshake done."""
+    context = ca.trusting(ca.ca_file)
+    if alpn:
+        context.set_alpn_protocols([alpn])
+    stream = trio.SSLStream(await connect(address), context, server_hostname="127.0.0.1")
+    await stream.do_handshake()
+    return stream

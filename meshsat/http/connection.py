@@ -1,304 +1,423 @@
-"""One client's connection: HTTP/1.1 by h11 on the wire side, ASGI on the application's.
+"""One client's connection: HTTP/1.1 on the wire side, ASGI on the application's.
 
 Laws: one request at a time, in order; the body a client does not take is not made (`send` waits);
 a response that its application did not finish is cut, so that no client takes it for a whole one;
 whatever an application raises ends here; every wait has a deadline (`HttpSection`) and can be cancelled.
-Not here: TLS, HTTP/2, upgrades, trailers, compression.
+A small request costs one wait, one read and one write: no task, no scope, no checkpoint beside those.
+Not here: HTTP/2, upgrades, trailers, compression. The parser is request.py, the framing response.py.
 """
 
-import struct
+import math
+import os
 from collections.abc import Callable
-from contextlib import suppress
-from http import HTTPStatus
-from typing import Any
+from dataclasses import dataclass
 from urllib.parse import unquote
 
-import h11
 import structlog
 import trio
 
 from meshsat.config import HttpSection
-from meshsat.http.asgi import App, Headers, Message, Scope
+from meshsat.http import files
+from meshsat.http.asgi import App, Message, Scope
+from meshsat.http.pace import Pace, TooSlowError
+from meshsat.http.request import END_OF_HEADER, BadRequestError, Request, parse_header_untrusted
+from meshsat.http.response import CONTINUE, Response, ResponseFault
+from meshsat.http.seats import Seats
+from meshsat.http.wire import ClientGoneError, PlainWire, Wire
 
 RECEIVE_SIZE = 64 * 1024
-SEND_UNIT = 64 * 1024
-"""What must go out in one `send_timeout`; smaller parts leave joined, in one packet."""
+BODY_SIZE = 256 * 1024
+"""Bytes of a body taken at once: it waits in the kernel's memory until the application asks."""
+JOINED = 64 * 1024
+"""Bytes up to which the parts of a response leave joined, and a file is read and not sent by the kernel."""
+BREATH = 1024 * 1024
+"""Bytes after which a response that never had to wait lets other tasks run."""
 DRAIN_LIMIT = 256 * 1024
 """Bytes of an unread request body thrown away so that the connection can be used again."""
-BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
-RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER of no time: closing sends RST and drops what was not sent."""
-FINISHED = frozenset({h11.DONE, h11.MUST_CLOSE})
-"""States of our side once a response is whole."""
-REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+LINGER_LIMIT = 1024 * 1024
+"""The same of what comes behind the last answer."""
+ZERO_COPY = "http.response.zerocopysend"
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
+_EXTENSIONS: dict[str, dict[str, object]] = {ZERO_COPY: {}}
 
 log = structlog.get_logger(__name__)
 
+Address = tuple[str, int | None] | None
 
-class ClientGoneError(OSError):
-    """Raised by ASGI `send` when there is nobody to send to (ASGI: a subclass of OSError)."""
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What all connections of a server share. `date` gives the value of the Date field."""
+
+    app: App
+    limits: HttpSection
+    seats: Seats
+    date: Callable[[], bytes]
 
 
 class Connection:
-    """`date` gives the value of the Date field. Raises OSError when the client has gone before it was met."""
+    """`client` and `server`: ASGI's names of the two ends. The caller has taken a seat for it."""
 
-    def __init__(
-        self,
-        app: App,
-        stream: trio.SocketStream,
-        limits: HttpSection,
-        date: Callable[[], bytes],
-    ) -> None:
-        self._app = app
-        self._stream = stream
-        self._limits = limits
-        self._date = date
-        self._wire = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.header_limit)
-        self._client = _address(stream.socket.getpeername())
-        self._server = _address(stream.socket.getsockname())
-        self._closing = False
-        self._idle: trio.CancelScope | None = None
-        """Not None while waiting for a request."""
-        self.idle_since = trio.current_time()
-        self._head: h11.Response | None = None
-        self._method = b"GET"
-        self._started = self._request_read = self._gone = self._reset = False
-        self._ahead = 0
+    def __init__(self, service: Service, wire: Wire, client: Address, server: Address) -> None:
+        self._app = service.app
+        self._limits = service.limits
+        self._seats = service.seats
+        self._date = service.date
+        self._wire = wire
+        self._client = client
+        self._server = server
+        self._scope = trio.CancelScope()
+        """Ends everything: when waiting for a request takes too long, or somebody else needs the seat."""
+        self._ahead = b""
+        """What was received and not read yet."""
+        self._request: Request | None = None
+        self._response = Response("GET", "1.1", close=True)
+        self._unread = 0
+        """Bytes of the request's body that are still to come; of a chunked one, 1 until it has ended."""
+        self._incoming = self._outgoing = Pace(math.inf)
+        self._told_end = False
+        """The application knows that the body has ended."""
+        self._unrested = 0
+        """Bytes sent since other tasks could run."""
+        self._closing = self._gone = self._reset = False
 
-    @property
-    def idle(self) -> bool:
-        """Waiting for a request, and not told to close yet."""
-        return self._idle is not None and not self._closing
+    def leave(self) -> None:
+        """Nothing is under way here, and somebody else needs the seat."""
+        self._scope.cancel()
 
     def close_when_idle(self) -> None:
-        """End now if waiting for a request, else after the response under way."""
+        """End after the response under way."""
         self._closing = True
-        if self._idle is not None:
-            self._idle.cancel()
 
     async def run(self) -> None:
         """Serve requests until the connection ends. Raises nothing but `trio.Cancelled`."""
         try:
-            await self._serve()
-            await self._linger()
-        except (ClientGoneError, *BROKEN):
+            with self._scope:
+                now = trio.current_time()
+                self._seats.beginning(self, now)
+                self._scope.deadline = now + self._limits.header_timeout
+                if await self._wire.handshake():
+                    await self._serve()
+        except ClientGoneError:
             pass
         finally:
-            self._close()
+            self.close()
 
     async def _serve(self) -> None:
         try:
             while (request := await self._next_request()) is not None:
-                if request.method == b"CONNECT":  # its 200 would make a tunnel (RFC 9110 9.3.6)
-                    await self._refuse(501, "this is no proxy")
-                    break
                 await self._answer(request)
                 if not await self._recycle():
                     break
-        except h11.RemoteProtocolError as error:
-            await self._refuse(error.error_status_hint)
+        except BadRequestError as error:
+            await self._refuse(error.status, error.text)
+            await self._linger()
 
-    async def _next_request(self) -> h11.Request | None:
-        """The next request's head, or None when the connection has done its duty."""
-        waiting = not self._wire.trailing_data[0]
-        patience = self._limits.idle_timeout if waiting else self._limits.header_timeout
-        self.idle_since = trio.current_time()
-        scope = self._idle = trio.CancelScope(deadline=self.idle_since + patience)
-        with scope:
-            while not self._closing:
-                event = self._wire.next_event()
-                if isinstance(event, h11.Request):
-                    self._idle = None
-                    return event
-                if event is not h11.NEED_DATA:  # ConnectionClosed
-                    break
-                self._wire.receive_data(await self._stream.receive_some(RECEIVE_SIZE))
-                if waiting:
-                    waiting = False
-                    scope.deadline = trio.current_time() + self._limits.header_timeout
-        return None
+    # --- a request's header ---
 
-    async def _answer(self, request: h11.Request) -> None:
+    async def _next_request(self) -> Request | None:
+        """The next request, or None when the connection has done its duty. Raises `BadRequestError`."""
+        if self._closing:
+            return None
+        data, self._ahead = self._ahead, b""
+        if data:
+            await trio.lowlevel.checkpoint()
+        else:
+            self._scope.deadline = trio.current_time() + self._limits.idle_timeout
+            if self._request is not None:  # what comes after an answer is never there yet
+                self._seats.idle(self)
+                await self._wire.readable()
+            while (received := self._wire.receive(RECEIVE_SIZE)) is None:
+                await self._wire.readable()
+            if not received:
+                return None
+            data = received
+        header = await self._whole_header(data)
+        if header is None:
+            return None
+        self._seats.busy(self)
+        self._scope.deadline = math.inf
+        self._request = request = parse_header_untrusted(header)
+        return request
+
+    async def _whole_header(self, data: bytes) -> bytes | None:
+        """`data` and what else belongs to the header; what follows it is kept. None when the client has gone.
+        Raises `BadRequestError`."""
+        data = data.lstrip(b"\r\n")  # before a request they mean nothing (RFC 9112 2.2)
+        end = data.find(END_OF_HEADER)
+        if end < 0:
+            gathered = bytearray(data)
+            now = trio.current_time()
+            self._seats.beginning(self, now)
+            self._scope.deadline = now + self._limits.header_timeout
+            while end < 0:
+                if gathered and not gathered[:1].isalpha():  # TLS, most likely: no need to wait for its end
+                    raise BadRequestError(400, "this is no HTTP request")
+                if len(gathered) >= self._limits.header_limit:
+                    raise BadRequestError(431, "the header is too long")
+                await self._wire.readable()
+                received = self._wire.receive(RECEIVE_SIZE)
+                if received == b"":
+                    return None
+                searched = max(0, len(gathered) - len(END_OF_HEADER))
+                gathered += received or b""
+                if not searched:
+                    gathered = gathered.lstrip(b"\r\n")
+                end = gathered.find(END_OF_HEADER, searched)
+            data = bytes(gathered)
+        end += len(END_OF_HEADER)
+        if end > self._limits.header_limit:
+            raise BadRequestError(431, "the header is too long")
+        self._ahead = data[end:]
+        return data[:end]
+
+    # --- the application's side ---
+
+    async def _answer(self, request: Request) -> None:
         """Run the application for one request. This is the wall: nothing that it raises goes further."""
-        self._method = request.method
-        self._started = self._request_read = False
-        self._ahead = 0
+        self._unread = 1 if request.body is not None else request.length
+        self._told_end = False
+        self._incoming = Pace(self._limits.send_timeout)
+        self._outgoing = Pace(self._limits.send_timeout)
+        self._response = Response(request.method, request.version, close=request.close or self._closing)
         try:
-            await self._app(self._scope(request), self._receive, self._send)
+            await self._app(self._asgi_scope(request), self._receive, self._send)
         except* ClientGoneError:
             pass
         except* Exception as faults:  # the containment wall: an application's fault costs one connection
             log.exception("request failed", target=request.target.decode("ascii"), exc_info=faults)
-        if not self._started and not self._gone:
-            self._head = None
+        if not self._response.started and not self._gone:
             await self._refuse(500, "internal error")
 
-    def _scope(self, request: h11.Request) -> Scope:
+    def _asgi_scope(self, request: Request) -> Scope:
         target = request.target
         if not target.startswith(b"/"):  # absolute-form, RFC 9112 3.2.2; `*` and others stay as they are
             _, scheme, rest = target.partition(b"://")
             target = b"/" + rest.partition(b"/")[2] if scheme else target
         raw_path, _, query = target.partition(b"?")
+        path = raw_path.decode("ascii")
         return {
             "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": request.http_version.decode("ascii"),
-            "method": request.method.decode("ascii"),
-            "scheme": "http",
-            "path": unquote(raw_path.decode("ascii")),
+            "asgi": _ASGI,
+            "http_version": request.version,
+            "method": request.method,
+            "scheme": self._wire.scheme,
+            "path": unquote(path) if "%" in path else path,
             "raw_path": raw_path,
             "query_string": query,
             "root_path": "",
-            "headers": list(request.headers),
+            "headers": request.headers,
             "client": self._client,
             "server": self._server,
             "state": {},
+            "extensions": _EXTENSIONS,
         }
 
     async def _receive(self) -> Message:
         """ASGI `receive`: the request's body, then `http.disconnect` as soon as the client has gone."""
-        while not self._gone:
-            if self._request_read:
+        while not (self._gone or self._response.complete):
+            if self._told_end:
                 await self._watch()
                 continue
-            if self._wire.they_are_waiting_for_100_continue:
-                go_on = h11.InformationalResponse(status_code=100, headers=[])
-                await self._transmit([self._wire.send(go_on) or b""])
-            try:
-                event = self._wire.next_event()
-            except h11.RemoteProtocolError:
-                break
-            if isinstance(event, h11.Data):
-                return {"type": "http.request", "body": bytes(event.data), "more_body": True}
-            if isinstance(event, h11.EndOfMessage):
-                self._request_read = True
-                return {"type": "http.request", "body": b"", "more_body": False}
-            if event is not h11.NEED_DATA:
-                break
-            await self._read_body()
-        self._gone = True
+            body = await self._read_body() if self._unread else b""
+            if body or not (self._unread or self._gone):
+                self._told_end = not self._unread
+                return {"type": "http.request", "body": body, "more_body": not self._told_end}
         return {"type": "http.disconnect"}
 
-    async def _read_body(self) -> None:
-        data = b""
-        with trio.move_on_after(self._limits.header_timeout), suppress(*BROKEN):
-            data = bytes(await self._stream.receive_some(RECEIVE_SIZE))
+    async def _read_body(self) -> bytes:
+        """Some of the request's body. None of it: chunked coding brought none, or the client has gone."""
+        request = self._request
+        if request is None:
+            return b""
+        if request.expects and not self._ahead:
+            await self._transmit([CONTINUE])
+        request.expects = False
+        data, self._ahead = self._ahead, b""
+        if not data:
+            data = await self._arrival(BODY_SIZE if request.body else min(self._unread, BODY_SIZE))
+        if request.body is None:
+            body, self._ahead = data[: self._unread], data[self._unread :]
+            self._unread -= len(body)
+            return body
+        try:
+            body = request.body.feed_untrusted(data)
+        except BadRequestError:
+            self._gone = True
+            return b""
+        if request.body.done:
+            self._unread = 0
+            self._response.close = self._response.close or request.body.overrun
+        return body
+
+    async def _arrival(self, limit: int) -> bytes:
+        """What comes of a body; nothing from a client that has gone, or sends too slowly to be waited for."""
+        data = self._wire.receive(limit)
+        if data:
+            await trio.lowlevel.checkpoint()
+        try:
+            while data is None:
+                await self._incoming.wait(self._wire.readable, self._limits.header_timeout)
+                data = self._wire.receive(limit)
+        except TooSlowError:
+            pass
         if not data:
             self._gone = True
-        self._wire.receive_data(data)
+            return b""
+        self._incoming.moved(len(data))
+        return data
 
     async def _watch(self) -> None:
         """Wait until the client goes away. What it sends ahead (pipelining) is kept, up to a limit."""
-        if self._ahead >= self._limits.header_limit:
+        if len(self._ahead) >= self._limits.header_limit:
             await trio.sleep_forever()
-        try:
-            data = await self._stream.receive_some(RECEIVE_SIZE)
-        except BROKEN:
-            data = b""
-        if not data:
-            self._gone = True
-            return
-        self._ahead += len(data)
-        self._wire.receive_data(data)
+        await self._wire.readable()
+        data = self._wire.receive(RECEIVE_SIZE)
+        self._gone = data == b""
+        self._ahead += data or b""
 
     async def _send(self, message: Message) -> None:
         """ASGI `send`. Raises `ClientGoneError` when the client has gone, or is too slow to be waited for."""
         if self._gone:
             raise ClientGoneError("the client has gone")
+        response = self._response
         if message["type"] == "http.response.start":
-            # Held until the first byte of the body: both leave in one packet.
-            self._head = h11.Response(
-                status_code=message["status"],
-                reason=REASONS.get(message["status"], b""),
-                headers=self._complete(message["headers"]),
-            )
+            # Who was not told to go on may send its body or not: what comes next can't be told apart.
+            unsure = self._request is not None and self._request.expects
+            response.close = response.close or self._closing or unsure or self._unread > DRAIN_LIMIT
+            response.begin(message["status"], message.get("headers", ()))
             return
-        parts: list[Any] = []
-        if self._head is not None:
-            parts += self._wire.send_with_data_passthrough(self._head) or ()
-            self._head, self._started = None, True
-        body = message.get("body", b"")
-        if body and self._method != b"HEAD":
-            parts += self._wire.send_with_data_passthrough(h11.Data(data=body)) or ()
-        if not message.get("more_body", False):
-            parts += self._wire.send_with_data_passthrough(h11.EndOfMessage()) or ()
-        await self._transmit(parts)
+        more = message.get("more_body", False)
+        if message["type"] == ZERO_COPY:
+            await self._send_file(message, more=more)
+        else:
+            await self._transmit(response.part(message.get("body", b""), self._date(), more=more))
 
-    def _complete(self, headers: Headers) -> Headers:
-        names = {name.lower() for name, _ in headers}
-        if b"content-length" not in names and self._wire.their_http_version != b"1.1":
-            # The end of the connection will be that of the body: if it comes too early, it must look broken.
-            self._reset = True
-        extra = [] if b"date" in names else [(b"date", self._date())]
-        if self._closing:
-            extra.append((b"connection", b"close"))
-        return [*headers, *extra]
-
-    async def _transmit(self, parts: list[Any]) -> None:
-        size = sum(map(len, parts))
-        if not size:
-            return
-        if size <= SEND_UNIT:
+    async def _transmit(self, parts: list[bytes]) -> None:
+        """Whatever ends it halfway ends the connection: what was begun can't be taken back."""
+        if sum(map(len, parts)) <= JOINED:
             parts = [b"".join(parts)]
+        whole = False
         try:
-            with trio.fail_after(self._limits.send_timeout * (1 + size // SEND_UNIT)):
-                for part in parts:
-                    await self._stream.send_all(part)
-        except trio.TooSlowError:
-            self._gone = self._reset = True
-            raise ClientGoneError("the client takes nothing") from None
-        except BROKEN:
-            self._gone = True
-            raise ClientGoneError("the client has gone") from None
+            for part in parts:
+                await self._push(part, self._wire.send(part))
+            whole = True
+        except TooSlowError:
+            self._reset = True
+            raise ClientGoneError("the client takes too little") from None
+        finally:
+            self._gone = self._gone or not whole
+
+    async def _push(self, part: bytes, sent: int) -> None:
+        """The rest of a part, as the client takes it."""
+        if sent == len(part):
+            await self._rest(sent)
+            return
+        rest = memoryview(part)[sent:]
+        while rest:
+            await self._outgoing.wait(self._wire.writable)
+            taken = self._wire.send(rest)
+            self._outgoing.moved(taken)
+            rest = rest[taken:]
+        self._unrested = 0
+
+    async def _send_file(self, message: Message, *, more: bool) -> None:
+        """A part of the body that stands in a file (ASGI, extension "Zero Copy Send")."""
+        source: int = message["file"] if isinstance(message["file"], int) else message["file"].fileno()
+        offset: int | None = message.get("offset")
+        count: int | None = message.get("count")
+        if offset is None:
+            offset = os.lseek(source, 0, os.SEEK_CUR)
+        if count is None:
+            count = max(0, os.fstat(source).st_size - offset)
+        before, after = self._response.frame(count, self._date(), more=more)
+        if not self._response.has_body:
+            count = 0
+        whole = False
+        try:
+            if before and count > JOINED:
+                await self._push(before, self._wire.send_before_more(before))
+                before = b""
+            while count > JOINED:
+                taken = await self._send_stretch(source, offset, count)
+                offset, count = offset + taken, count - taken
+            data = await files.read(source, offset, count) if count else b""
+            if len(data) < count:
+                raise ResponseFault("a file is shorter than was told")
+            await self._transmit([before, data, after])
+            whole = True
+        except TooSlowError:
+            self._reset = True
+            raise ClientGoneError("the client takes too little") from None
+        finally:
+            self._gone = self._gone or not whole
+
+    async def _send_stretch(self, source: int, offset: int, count: int) -> int:
+        """How many bytes of the file were taken: a stretch of it, or what the connection takes now."""
+        step = min(count, files.STRETCH)
+        if isinstance(self._wire, PlainWire):
+            taken = await files.send(self._wire, source, offset, step)
+        else:
+            data = await files.read(source, offset, step)
+            await self._push(data, self._wire.send(data) if data else 0)
+            taken = len(data)
+        if taken == 0:
+            raise ResponseFault("a file is shorter than was told")
+        taken = taken or 0
+        if taken < step:
+            await self._outgoing.wait(self._wire.writable)
+            self._unrested = 0
+        self._outgoing.moved(taken)
+        await self._rest(taken)
+        return taken
+
+    async def _rest(self, sent: int) -> None:
+        """Let others run, now and then, when the client takes all at once."""
+        self._unrested += sent
+        if self._unrested >= BREATH:
+            self._unrested = 0
+            await trio.lowlevel.checkpoint()
+
+    # --- the end of a request, and of the connection ---
 
     async def _recycle(self) -> bool:
         """Make ready for the next request; False when this was the last."""
-        if self._gone or self._wire.our_state not in FINISHED:
+        request, response = self._request, self._response
+        if self._gone or not response.complete or request is None:
             return False
-        self._reset = False
-        drained = 0
-        while self._wire.their_state is h11.SEND_BODY and drained < DRAIN_LIMIT:
-            event = self._wire.next_event()
-            if isinstance(event, h11.Data):
-                drained += len(event.data)
-            elif event is h11.NEED_DATA:
-                await self._read_body()
-        if self._wire.our_state is not h11.DONE or self._wire.their_state is not h11.DONE:
-            return False
-        self._wire.start_next_cycle()
-        return True
+        if self._unread and not response.close:
+            self._scope.deadline = trio.current_time() + self._limits.header_timeout
+            left = DRAIN_LIMIT
+            while self._unread and left > 0 and not self._gone:
+                left -= len(await self._read_body())
+        if self._unread and not self._gone:
+            await self._linger()
+        return not (self._gone or self._unread or response.close)
 
-    async def _refuse(self, status: int, text: str = "bad request") -> None:
+    async def _refuse(self, status: int, text: str) -> None:
         """Answer what no application answered, and end the connection."""
-        if self._wire.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
-            return
+        self._response = Response("GET", "1.1", close=True)
         body = f"{text}\n".encode()
-        headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
-        self._closing = True
-        with suppress(ClientGoneError):
-            await self._send({"type": "http.response.start", "status": status, "headers": headers})
-            await self._send({"type": "http.response.body", "body": body})
+        self._response.begin(status, [(b"content-type", b"text/plain")])
+        await self._transmit(self._response.part(body, self._date(), more=False))
 
     async def _linger(self) -> None:
         """Let a client that is still sending read our answer: closing over unread bytes would reset it."""
-        finished = self._wire.our_state in FINISHED and not self._gone
-        if not finished or self._wire.their_state not in {h11.SEND_BODY, h11.ERROR}:
-            return
-        await self._stream.send_eof()
-        left = DRAIN_LIMIT
-        with trio.move_on_after(self._limits.grace):
-            while left > 0 and (data := await self._stream.receive_some(RECEIVE_SIZE)):
-                left -= len(data)
+        self._scope.deadline = trio.current_time() + self._limits.grace
+        self._wire.end_sending()
+        self._seats.idle(self)
+        left = LINGER_LIMIT
+        while left > 0:
+            await self._wire.readable()
+            thrown_away = self._wire.discard(RECEIVE_SIZE)
+            if thrown_away == 0:
+                return
+            left -= thrown_away or 0
+        await trio.sleep_forever()  # until the deadline: what it sends now stays in the kernel
 
-    def _close(self) -> None:
-        if self._reset and self._wire.our_state not in FINISHED:
-            with suppress(OSError):
-                self._stream.socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, RESET)
-        self._stream.socket.close()
-
-
-def _address(name: Any) -> tuple[str, int | None] | None:
-    """ASGI's form of a socket's name: IP and port, or the path of a Unix socket."""
-    if isinstance(name, tuple):
-        return name[0], name[1]
-    return (name, None) if isinstance(name, str) and name else None
+    def close(self) -> None:
+        """The last thing done; a response that is under way is cut."""
+        cut = self._gone or (self._response.started and not self._response.complete)
+        if not cut:
+            self._wire.tell_end()
+        self._wire.close(reset=self._reset or (cut and self._response.ends_with_connection))

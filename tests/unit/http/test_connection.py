@@ -8,7 +8,7 @@ import trio
 
 from meshsat.config import HttpSection
 from meshsat.http.asgi import Receive, Scope, Send, cancelled_by_disconnect, respond
-from meshsat.http.connection import ClientGoneError
+from meshsat.http.wire import ClientGoneError
 from tests.serving import PING, ask, connect, hello, rest, served
 
 NO_PATIENCE = HttpSection(header_timeout=0.05, idle_timeout=0.05, send_timeout=0.05, grace=0.05)
