@@ -71,6 +71,7 @@ class StoredBlob:
 
     def __init__(self, store: Store, digest: Digest, size: int) -> None:
         self.size = size
+        self.path = store.blob_path(digest)
         self._store = store
         self._digest = digest
 
@@ -89,6 +90,8 @@ class StoredBlob:
 
 class ArrivingBlob:
     """A reader of a blob that is on its way, or will be as soon as this is entered."""
+
+    path = None
 
     def __init__(self, store: Store, mesh: Mesh, digest: Digest, part: Part) -> None:
         self.size = part.size

@@ -4,6 +4,7 @@ Not a test. Stands in for fetch.py behind `meshsat.registry.content.Content`.
 """
 
 from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -38,6 +39,8 @@ class MemoryContent:
         """Every call waits for ever."""
         self.cut_at: int | None = None
         """A blob's stream fails before this offset."""
+        self.file: Path | None = None
+        """The file that every reader says to stand for its blob."""
         self.arrived: Callable[[int], trio.Event] | None = None
         """Given the offset of a piece: what to wait for before it is given out."""
 
@@ -96,6 +99,7 @@ class MemoryReader:
     def __init__(self, content: MemoryContent, data: bytes) -> None:
         self._content = content
         self._data = data
+        self.path: Path | None = content.file
         self.entered = self.left = False
         self.gave = 0
         """Bytes."""

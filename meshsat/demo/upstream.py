@@ -167,6 +167,8 @@ class OwnRegistry:
 
 
 class _BytesReader:
+    path = None
+
     def __init__(self, data: bytes) -> None:
         self._data = data
 

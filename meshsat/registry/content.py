@@ -10,6 +10,7 @@ Any method may also raise `NotFoundError`, `UnavailableError` or `DeniedError` (
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from meshsat.errors import MeshsatError
@@ -51,6 +52,10 @@ class BlobReader(AbstractAsyncContextManager[Any], Protocol):
     @property
     def size(self) -> int:
         """Bytes of the whole blob."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file that holds the verified blob and nothing else, if there is one to be sent from."""
 
     def stream(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         """The bytes [start, stop) in order, each piece (<= 4 MiB) verified and given as soon as it is there.

@@ -126,6 +126,8 @@ class Pulls:
         """Send `span` as it comes. The head waits for the first bytes, so that a source that fails before
         those is a plain error, at which clients turn elsewhere. Later the response is left unfinished, and
         the server cuts the connection."""
+        if await request.send_whole_file(reader.path, span, head, self._metrics.registry_out.inc):
+            return
         sent = 0
         failure: RefusedError | None = None
         async with cancelled_by_disconnect(request.receive):

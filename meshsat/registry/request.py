@@ -1,8 +1,9 @@
 """One request to the registry, and what was answered to it."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import trio
 
@@ -17,9 +18,11 @@ from meshsat.errors import (
     UnavailableError,
 )
 from meshsat.http.asgi import Headers, Receive, Scope, Send, respond
+from meshsat.http.ranges import Span
 from meshsat.registry.content import MissingContentError
 from meshsat.registry.errors import Code, RefusedError
 from meshsat.registry.routes import Target
+from meshsat.registry.whole_files import ZERO_COPY, send_whole_file
 
 VERSION = (b"docker-distribution-api-version", b"registry/2.0")
 _CONTENT_RANGE = re.compile(rb"(?:bytes[ =])?([0-9]{1,19})-([0-9]{1,19})(?:/[0-9*]{1,19})?")
@@ -45,6 +48,7 @@ class Request:
         self._headers: Headers = scope["headers"]
         self.receive = receive
         self._send = send
+        self._zero_copy = ZERO_COPY in scope.get("extensions", ())
         self.kind = "other"
         self.status = "none"
         """What the metrics count: the status of the answer, or that a blob was cut."""
@@ -104,6 +108,18 @@ class Request:
     async def begin(self, status: int, headers: Headers) -> None:
         self.status = str(status)
         await self._send({"type": "http.response.start", "status": status, "headers": [VERSION, *headers]})
+
+    async def send_whole_file(
+        self, path: Path | None, span: Span, head: tuple[int, Headers], count: Callable[[int], None]
+    ) -> bool:
+        """Answer with a part of a file; False, and nothing sent, if that can't be done."""
+        if path is None or not self._zero_copy:
+            return False
+        status, headers = head
+        before, self.status = self.status, "cut"
+        whole = await send_whole_file(self._send, path, span, (status, [VERSION, *headers]), count)
+        self.status = str(status) if whole else before
+        return whole
 
     async def send_part(self, part: bytes) -> None:
         await self._send({"type": "http.response.body", "body": part, "more_body": True})

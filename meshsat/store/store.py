@@ -118,6 +118,10 @@ class Store:
         """Bytes of a published blob; None when it is not here whole."""
         return self._contents.blobs.get(digest)
 
+    def blob_path(self, digest: Digest) -> Path:
+        """Where a published blob is, read-only and verified; there is no file if it is not here."""
+        return self._backing.layout.blob(digest)
+
     def blobs(self) -> Mapping[Digest, int]:
         """The published blobs and their sizes in bytes, as they are now."""
         return dict(self._contents.blobs)

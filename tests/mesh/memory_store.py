@@ -60,6 +60,9 @@ class MemoryStore:
             raise DigestMismatchError(str(digest))
         self.data[digest] = data
 
+    def blob_path(self, digest: Digest) -> None:
+        """There are no files here."""
+
     def blob_size(self, digest: Digest) -> int | None:
         data = self.data.get(digest)
         return None if data is None else len(data)
