@@ -126,7 +126,7 @@ class ApiSection(Section):
 class HttpSection(Section):
     """What the clients of the registry, and those of the API, may take."""
 
-    max_connections: Annotated[int, Field(ge=1)] = 512
+    max_connections: Annotated[int, Field(ge=1)] = 2048
     """At once. Beyond it who begins a request and does not go on makes room, then who waits longest for its
     next one."""
     header_limit: Annotated[int, Field(ge=1024)] = 32 * 1024

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import socket
 import ssl
 import stat
@@ -16,6 +17,10 @@ from meshsat.errors import ConfigError
 
 BACKLOG = 4096
 """What may wait to be accepted: a thousand that come at once must not make others wait for a second SYN."""
+OTHER_FILES = 512
+"""Open files that are not for clients: the store's, peers', libraries'."""
+FEWEST = 16
+"""Connections, however few files there may be."""
 UNSENT = 128 * 1024
 """Bytes that may wait unsent in the kernel: it wakes the sender when half of it is taken, which is what a
 client must take in `HttpSection.send_timeout`. With more, nothing would show that a slow one is in time."""
@@ -63,6 +68,20 @@ async def listen(bind: Bind) -> socket.socket:
         bind.tls.set_alpn_protocols(["http/1.1"])
         bind.tls.options |= ssl.OP_NO_RENEGOTIATION
     return sock
+
+
+def seats_for(wanted: int) -> int:
+    """How many connections this process may have open files for, its limit raised as far as it may be raised
+    (getrlimit(2)): each is a socket and the file that it is sent."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * wanted + OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        soft = allowed
+    return min(wanted, max(FEWEST, (soft - OTHER_FILES) // 2))
 
 
 def bound(sock: socket.socket) -> str:

@@ -21,7 +21,7 @@ import trio
 from meshsat.config import HttpSection
 from meshsat.http.asgi import App
 from meshsat.http.connection import Address, Connection, Service
-from meshsat.http.listening import Bind, TcpBind, UnixBind, bound, listen
+from meshsat.http.listening import Bind, TcpBind, UnixBind, bound, listen, seats_for
 from meshsat.http.seats import Seats
 from meshsat.http.wire import PlainWire, TlsWire, Wire
 
@@ -84,7 +84,7 @@ async def serve_app(
 class _Server:
     def __init__(self, app: App, limits: HttpSection) -> None:
         self._limits = limits
-        self._seats = Seats(limits.max_connections)
+        self._seats = Seats(seats_for(limits.max_connections))
         self._service = Service(app, limits, self._seats, self._now)
         self._connections: set[Connection] = set()
         self._stopping = trio.Event()

@@ -410,3 +410,170 @@ async def test_a_response_is_one_packet_where_it_is_small() -> None:
         stream = await connect(address)
         await stream.send_all(PING)
         assert (await stream.receive_some()).endswith(b"hello")
+
+
+async def test_line_breaks_before_a_request_mean_nothing() -> None:
+    async with served(hello) as (address,):
+        stream = await connect(address)
+        await ask(stream, b"\r\n\r\n" + PING)
+        await ask(stream, b"\r\n" + PING)
+
+
+@pytest.mark.parametrize("size", [1, 3, 20])
+async def test_a_header_may_come_in_any_parts(size: int) -> None:
+    sent = b"\r\n" + request("GET", "/", "A: b")
+    async with served(hello) as (address,):
+        stream = await connect(address)
+        for start in range(0, len(sent), size):
+            await stream.send_all(sent[start : start + size])
+            await trio.testing.wait_all_tasks_blocked()
+        assert (await stream.receive_some()).endswith(b"hello")
+
+
+async def test_the_header_limit_is_one_of_bytes() -> None:
+    limits = HttpSection(header_limit=1024)
+    padding = 1024 - len(request("GET", "/", "A: "))
+    async with served(hello, limits=limits) as (address,):
+        stream = await connect(address)
+        await ask(stream, request("GET", "/", "A: " + "a" * padding))
+        await stream.send_all(request("GET", "/", "A: " + "a" * (padding + 1)))
+        assert (await rest(stream)).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_request_for_an_upgrade_is_answered_as_any_other() -> None:
+    async with served(echo) as (address,):
+        stream = await connect(address)
+        upgrade = ("Connection: Upgrade", "Upgrade: h2c", "Content-Length: 5")
+        await stream.send_all(request("POST", "/", *upgrade, body=b"hello") + request("GET", "/"))
+        answer = b""
+        while answer.count(b"HTTP/1.1 200 OK") < 2:
+            answer += await stream.receive_some()
+        assert b"hello" in answer
+
+
+async def test_who_was_not_told_to_go_on_may_not_go_on() -> None:
+    """It may send the body, or leave it out: what comes next could be either."""
+    async with served(hello) as (address,):
+        stream = await connect(address)
+        await stream.send_all(request("PUT", "/", "Content-Length: 50", "Expect: 100-continue"))
+        answer = await rest(stream)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nconnection: close\r\n" in answer
+
+
+async def test_a_request_in_the_wake_of_chunks_is_not_answered() -> None:
+    """It was read with them; its client sees that the connection has ended, and asks again."""
+    chunks = request("POST", "/", "Transfer-Encoding: chunked", body=b"5\r\nhello\r\n0\r\n\r\n")
+    async with served(echo) as (address,):
+        stream = await connect(address)
+        await stream.send_all(chunks + PING)
+        answer = await rest(stream)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"\r\nconnection: close\r\n" in answer
+
+
+async def test_bad_chunks_end_the_request() -> None:
+    ended: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (message := await receive())["type"] == "http.request":
+            pass
+        ended.append(message["type"])
+
+    async with served(app) as (address,):
+        stream = await connect(address)
+        await stream.send_all(request("PUT", "/", "Transfer-Encoding: chunked", body=b"3\r\nabc\r\nzz\r\n"))
+        await rest(stream)
+    assert ended == ["http.disconnect"]
+
+
+@pytest.mark.parametrize("coding", ["Content-Length: 8388608", "Transfer-Encoding: chunked"])
+async def test_a_large_body_comes_in_large_parts_and_only_as_fast_as_it_is_taken(coding: str) -> None:
+    size = 8 * 2**20
+    taken: list[int] = []
+    sent = 0
+    go_on = trio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await go_on.wait()
+        while (message := await receive())["more_body"]:
+            taken.append(len(message["body"]))
+        taken.append(len(message["body"]))
+        await hello(scope, receive, send)
+
+    async def upload() -> None:
+        nonlocal sent
+        await stream.send_all(request("PUT", "/", coding))
+        for _ in range(size // 2**16):
+            part = bytes(2**16)
+            await stream.send_all(part if "Length" in coding else b"10000\r\n%b\r\n" % part)
+            sent += 2**16
+        if "chunked" in coding:
+            await stream.send_all(b"0\r\n\r\n")
+
+    async with served(app) as (address,):
+        stream = await connect(address)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(upload)
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            assert sent < size
+            go_on.set()
+        assert (await stream.receive_some()).endswith(b"hello")
+    assert sum(taken) == size
+    assert max(taken) <= 256 * 1024
+
+
+async def test_a_body_that_only_drips_is_given_up() -> None:
+    """Each byte comes in time, but at that speed it would hold its connection for ever."""
+    ended = trio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] == "http.request":
+            pass
+        ended.set()
+
+    async def drip() -> None:
+        while True:
+            await stream.send_all(b"a")
+            await trio.sleep(0.01)
+
+    async with served(app, limits=HttpSection(header_timeout=5, send_timeout=0.2)) as (address,):
+        stream = await connect(address)
+        await stream.send_all(request("PUT", "/", "Content-Length: 1000000"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drip)
+            with trio.fail_after(10):
+                await ended.wait()
+            nursery.cancel_scope.cancel()
+
+
+async def test_an_application_that_gives_up_halfway_through_a_part_has_cut_the_response() -> None:
+    """What the client took of it can't be taken back: more would come out of place."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with trio.move_on_after(0.05):
+            while True:
+                await send({"type": "http.response.body", "body": bytes(2**20), "more_body": True})
+        with pytest.raises(ClientGoneError):
+            await send({"type": "http.response.body", "body": b"out of place", "more_body": False})
+
+    with structlog.testing.capture_logs() as logs:
+        async with served(app) as (address,):
+            stream = await connect(address)
+            await stream.send_all(PING)
+            await trio.sleep(0.1)
+            assert b"out of place" not in await rest(stream)
+    assert logs == []
+
+
+async def test_after_the_response_there_is_nobody_to_receive_from() -> None:
+    told: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await hello(scope, receive, send)
+        told.append((await receive())["type"])
+
+    async with served(app) as (address,):
+        await ask(await connect(address))
+    assert told == ["http.disconnect"]

@@ -1,4 +1,5 @@
 import os
+import resource
 import socket
 import stat
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from meshsat.errors import ConfigError
-from meshsat.http.listening import Bind, TcpBind, UnixBind
+from meshsat.http.listening import FEWEST, OTHER_FILES, Bind, TcpBind, UnixBind, seats_for
 from meshsat.http.server import serve_app
 from tests.serving import ANY, ask, connect, hello, served
 from tests.tools import miss
@@ -58,3 +59,33 @@ async def test_an_address_in_use_is_told_and_nothing_stays_bound() -> None:
 async def test_an_address_that_cannot_be_is_told(bind: Bind) -> None:
     with pytest.raises(ConfigError, match="cannot listen on"):
         await serve_app(hello, [bind])
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "seats", "raised"),
+    [
+        (10_000, 10_000, 1000, None),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 1000, None),
+        (1024, 10_000, 1000, 2000 + OTHER_FILES),
+        (1024, resource.RLIM_INFINITY, 1000, 2000 + OTHER_FILES),
+        (1024, 1112, (1112 - OTHER_FILES) // 2, 1112),
+        (100, 100, FEWEST, 100),
+    ],
+)
+def test_there_are_as_many_seats_as_there_may_be_files(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, seats: int, raised: int | None
+) -> None:
+    set_to: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _which, limits: set_to.append(limits))
+    assert seats_for(1000) == seats
+    assert set_to == ([] if raised is None else [(raised, hard)])
+
+
+def test_a_limit_that_cannot_be_raised_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_which: int, _limits: tuple[int, int]) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (1024, 10_000))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    assert seats_for(1000) == (1024 - OTHER_FILES) // 2

@@ -1,3 +1,4 @@
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,16 @@ async def test_a_fault_of_an_application_does_not_bring_the_server_down() -> Non
                 assert (await rest(stream)).startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
             await ask(await connect(address))
     assert [entry["event"] for entry in logs] == ["request failed", "request failed"]
+
+
+async def test_slow_beginners_keep_nobody_out() -> None:
+    limits = HttpSection(max_connections=50, header_timeout=60)
+    async with served(hello, limits=limits) as (address,):
+        slow = [await connect(address) for _ in range(200)]
+        for stream in slow:
+            with suppress(trio.BrokenResourceError):
+                await stream.send_all(b"GET / HT")
+        for _ in range(10):
+            stream = await connect(address)
+            with trio.fail_after(5):
+                await ask(stream)
