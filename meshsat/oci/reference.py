@@ -113,6 +113,22 @@ def looks_like_registry(component: str) -> bool:
     return "." in component or ":" in component or component.lower() == "localhost"
 
 
+def registry_as_component(registry: str) -> str | None:
+    """A registry as the first component of a repository's path, where no colon may stand: `HOST_PORT` for
+    `HOST:PORT`. None: it cannot be told from a part of a name there (`cache:5000`, IPv6)."""
+    host, colon, port = registry.rpartition(":")
+    component = f"{host}_{port}" if colon else registry
+    fits = re.fullmatch(_COMPONENT, component) and looks_like_registry(host if colon else registry)
+    return component if fits else None
+
+
+def registry_of_component_untrusted(component: str) -> str:
+    """The registry that `registry_as_component` made `component` of. Raises `InvalidInputError`."""
+    host, underscore, port = component.rpartition("_")
+    with_port = underscore and looks_like_registry(host) and re.fullmatch("[0-9]{1,5}", port)
+    return parse_registry_untrusted(f"{host}:{port}" if with_port else component)
+
+
 def _split_registry(name: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
     if slash and looks_like_registry(first):

@@ -17,6 +17,7 @@ from meshsat.oci.reference import (
     parse_registry_untrusted,
     parse_repository_untrusted,
     parse_tag_untrusted,
+    registry_of_component_untrusted,
 )
 from meshsat.registry.content import Name
 from meshsat.registry.errors import Code, RefusedError
@@ -177,7 +178,7 @@ def _target(parts: list[str], options: dict[str, str]) -> Target:
             namespace = registry = parse_registry_untrusted(options["ns"])
             repository = path
         elif len(parts) > 1 and looks_like_registry(parts[0]):
-            registry, repository = parse_registry_untrusted(parts[0]), "/".join(parts[1:])
+            registry, repository = registry_of_component_untrusted(parts[0]), "/".join(parts[1:])
         else:
             registry, repository = None, path
         if registry == DOCKER_HUB and "/" not in repository:

@@ -8,6 +8,8 @@ from meshsat.oci.reference import (
     parse_registry_untrusted,
     parse_repository_untrusted,
     parse_tag_untrusted,
+    registry_as_component,
+    registry_of_component_untrusted,
 )
 
 SHA256 = "sha256:" + "ab" * 32
@@ -115,6 +117,30 @@ def test_routes_take_what_the_specification_allows() -> None:
         for wrong in ("", "a b", "../x", None, 7, "a\x00"):
             with pytest.raises(InvalidInputError):
                 taker(wrong)
+
+
+@pytest.mark.parametrize(
+    ("registry", "component"),
+    [
+        ("docker.io", "docker.io"),
+        ("lab.lan:5000", "lab.lan_5000"),
+        ("127.0.0.1:5000", "127.0.0.1_5000"),
+        ("localhost:5000", "localhost_5000"),
+        ("cache:5000", None),
+        ("cache", None),
+        ("[::1]:5000", None),
+    ],
+)
+def test_a_registry_as_a_component_of_a_path(registry: str, component: str | None) -> None:
+    assert registry_as_component(registry) == component
+    if component is not None:
+        assert registry_of_component_untrusted(component) == registry
+
+
+@pytest.mark.parametrize("component", ["a.b_c", "a.b_123456", "a.b_0", "_5000", "cache_5000"])
+def test_what_is_no_registry_in_a_path(component: str) -> None:
+    with pytest.raises(InvalidInputError):
+        registry_of_component_untrusted(component)
 
 
 def test_what_looks_like_a_registry() -> None:

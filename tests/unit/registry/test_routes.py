@@ -164,6 +164,16 @@ def test_a_port_in_the_first_element_may_be_escaped() -> None:
         assert route.target.name == Name("127.0.0.1:5000", "pos")
 
 
+def test_a_colon_cannot_stand_in_a_path_so_an_underscore_does() -> None:
+    for path, name in (
+        ("lab.lan_5000/pos/app", Name("lab.lan:5000", "pos/app")),
+        ("a_5000/app", Name(None, "a_5000/app")),
+    ):
+        route = parse(f"/v2/{path}/manifests/42")
+        assert isinstance(route, ManifestRoute)
+        assert route.target.name == name
+
+
 @pytest.mark.parametrize(("path", "query"), [("docker.io/busybox", ""), ("busybox", "ns=docker.io")])
 def test_short_names_of_docker_hub_are_completed(path: str, query: str) -> None:
     route = parse(f"/v2/{path}/manifests/latest", query)
