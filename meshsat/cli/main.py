@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from meshsat.cli import demo, images, init, invite, join, node, peers, pull, status, version
+from meshsat.cli import demo, images, init, invite, join, node, peers, pull, runtime, status, version
 from meshsat.cli.exits import INTERRUPTED, exit_code, say
 from meshsat.errors import MeshsatError
 
@@ -27,6 +27,7 @@ app.command("peers")(peers.run)
 app.command("images")(images.run)
 app.command("version")(version.run)
 app.command("demo")(demo.run)
+app.add_typer(runtime.app, name="runtime")
 
 
 def main() -> None:
