@@ -7,7 +7,8 @@ mesh: bytes that nothing can shrink.
 import hashlib
 import json
 import random
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,25 @@ class Layout:
 def random_image(directory: Path, layer_bytes: int, *, layers: int = 1, seed: int = 1) -> Layout:
     """An image of `layers` layers of `layer_bytes` random bytes each. Nothing can unpack it."""
     rng = random.Random(seed)  # noqa: S311 - noise, the same for the same seed
+    return _image(directory, [_noise(rng, layer_bytes) for _ in range(layers)])
+
+
+def compressed_image(directory: Path, sizes: Sequence[int], *, seed: int = 1) -> Layout:
+    """An image of layers of about `sizes` bytes that are gzip as they say, of noise: clients that look for
+    what could be compressed (skopeo) let them be."""
+    rng = random.Random(seed)  # noqa: S311 - as above
+    return _image(directory, [_stored(_noise(rng, size)) for size in sizes])
+
+
+def _image(directory: Path, layers: Sequence[Iterator[bytes]]) -> Layout:
     store = _store(directory)
-    descriptors = [_write(store, _noise(rng, layer_bytes), LAYER) for _ in range(layers)]
+    descriptors = [_write(store, layer, LAYER) for layer in layers]
     root = {"type": "layers", "diff_ids": [layer["digest"] for layer in descriptors]}
     config = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": root}
     described = _write(store, _json(config), CONFIG)
     manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": descriptors}
     top = _finish(directory, _write(store, _json(manifest), MANIFEST))
-    size = top["size"] + described["size"] + layers * layer_bytes
+    size = top["size"] + described["size"] + sum(layer["size"] for layer in descriptors)
     blobs = (*descriptors, described)
     return Layout(directory, top["digest"], tuple(one["digest"] for one in blobs), size)
 
@@ -90,6 +102,14 @@ def _write(store: Path, content: Iterator[bytes], media_type: str) -> dict[str, 
 def _noise(rng: random.Random, size: int) -> Iterator[bytes]:
     for start in range(0, size, SLICE):
         yield rng.randbytes(min(SLICE, size - start))
+
+
+def _stored(content: Iterator[bytes]) -> Iterator[bytes]:
+    """gzip that compresses nothing (RFC 1951 3.2.4)."""
+    packer = zlib.compressobj(0, wbits=31)
+    for data in content:
+        yield packer.compress(data)
+    yield packer.flush()
 
 
 def _json(value: dict[str, Any]) -> Iterator[bytes]:

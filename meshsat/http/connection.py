@@ -257,7 +257,7 @@ class Connection:
             await trio.lowlevel.checkpoint()
         try:
             while data is None:
-                await self._incoming.wait(self._wire.readable, self._limits.header_timeout)
+                await self._incoming.wait(self._wire.readable, at_most=self._limits.header_timeout)
                 data = self._wire.receive(limit)
         except TooSlowError:
             pass
@@ -315,7 +315,7 @@ class Connection:
             return
         rest = memoryview(part)[sent:]
         while rest:
-            await self._outgoing.wait(self._wire.writable)
+            await self._outgoing.wait(self._wire.writable, queued=self._wire.queued)
             taken = self._wire.send(rest)
             self._outgoing.moved(taken)
             rest = rest[taken:]
@@ -365,7 +365,7 @@ class Connection:
             raise ResponseFault("a file is shorter than was told")
         taken = taken or 0
         if taken < step:
-            await self._outgoing.wait(self._wire.writable)
+            await self._outgoing.wait(self._wire.writable, queued=self._wire.queued)
             self._unrested = 0
         self._outgoing.moved(taken)
         await self._rest(taken)

@@ -11,7 +11,7 @@ import trio
 
 from meshsat.http.wire import PlainWire
 
-STRETCH = 512 * 1024
+STRETCH = 256 * 1024
 """Bytes sent at once, and probed at both ends: of such lengths is what the cache forgets and reads ahead."""
 AHEAD = 4 * 1024 * 1024
 """Bytes that the disk is told to bring when something was lacking."""

@@ -3,6 +3,7 @@
 What an application or a disk takes its time for is not the client's fault.
 """
 
+import math
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -24,14 +25,30 @@ class Pace:
         self._seconds = self._left = seconds
         self._moved = 0
 
-    async def wait(self, until: Callable[[], Awaitable[None]], at_most: float = float("inf")) -> None:
-        """Raises `TooSlowError`; also when this one wait takes longer than `at_most`."""
-        began = trio.current_time()
-        with trio.CancelScope(deadline=began + min(self._left, at_most)) as scope:
-            await until()
-        self._left -= trio.current_time() - began
-        if scope.cancelled_caught:
-            raise TooSlowError
+    async def wait(
+        self,
+        until: Callable[[], Awaitable[None]],
+        *,
+        at_most: float = math.inf,
+        queued: Callable[[], int] | None = None,
+    ) -> None:
+        """Raises `TooSlowError`; also when this one wait takes longer than `at_most`.
+
+        `queued`: how many bytes the client has still to take of what it was sent. The kernel wakes us when
+        there is much room again; who takes enough meanwhile is in time.
+        """
+        before = queued() if queued is not None else 0
+        while True:
+            began = trio.current_time()
+            with trio.CancelScope(deadline=began + min(self._left, at_most)) as scope:
+                await until()
+            self._left -= trio.current_time() - began
+            if not scope.cancelled_caught:
+                return
+            left = queued() if queued is not None else before
+            if before - left < UNIT:
+                raise TooSlowError
+            before, self._left = left, self._seconds
 
     def moved(self, count: int) -> None:
         self._moved += count

@@ -8,10 +8,13 @@ read (renegotiation, key updates that do not fit) is broken off.
 """
 
 import errno
+import fcntl
 import os
 import socket
 import ssl
 import struct
+import sys
+import termios
 from contextlib import suppress
 
 import trio
@@ -86,6 +89,10 @@ class PlainWire:
 
     async def writable(self) -> None:
         await trio.lowlevel.wait_writable(self.fd)
+
+    def queued(self) -> int:
+        """Bytes sent that the client has not taken."""
+        return _queued(self.fd)
 
     async def handshake(self) -> bool:
         """Whether one may go on."""
@@ -170,6 +177,9 @@ class TlsWire:
     async def writable(self) -> None:
         await trio.lowlevel.wait_writable(self.fd)
 
+    def queued(self) -> int:
+        return _queued(self.fd)
+
     def tell_end(self) -> None:
         """close_notify: without it the end of TCP is a cut (RFC 8446 6.1)."""
         with suppress(OSError, ValueError):  # ended already; that we do not wait for theirs is an "error" too
@@ -196,3 +206,8 @@ class TlsWire:
 
 
 Wire = PlainWire | TlsWire
+
+
+def _queued(fd: int) -> int:
+    """tcp(7), unix(7): SIOCOUTQ, which is TIOCOUTQ."""
+    return int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)

@@ -9,6 +9,7 @@ COMMANDS = (
     "sim",
     "sim.bench",
     "sim.bench_node",
+    "sim.bench_registry",
     "sim.bench_site",
     "sim.bench_transport",
     "sim.faults",

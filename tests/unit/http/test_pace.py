@@ -32,5 +32,13 @@ async def test_what_others_take_their_time_for_does_not_count(autojump_clock: Mo
 
 async def test_one_wait_may_have_a_limit_of_its_own(autojump_clock: MockClock) -> None:
     with pytest.raises(TooSlowError):
-        await Pace(10).wait(trio.sleep_forever, 3)
+        await Pace(10).wait(trio.sleep_forever, at_most=3)
     assert trio.current_time() == pytest.approx(3)
+
+
+async def test_who_takes_enough_of_what_is_queued_is_in_time(autojump_clock: MockClock) -> None:
+    """The kernel would wake us much later."""
+    left = [4 * UNIT, 3 * UNIT, 2 * UNIT, UNIT + 1]
+    with pytest.raises(TooSlowError):
+        await Pace(10).wait(trio.sleep_forever, queued=lambda: left.pop(0))
+    assert trio.current_time() == pytest.approx(30)

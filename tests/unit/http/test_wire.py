@@ -183,3 +183,14 @@ def test_a_plain_wire_tells_nothing_from_an_end() -> None:
         wire.send_before_more(b"abc")
     wire.end_sending()
     wire.close(reset=True)
+
+
+def test_a_wire_tells_what_its_client_has_not_taken() -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    wire = PlainWire(ours)
+    assert wire.queued() == 0
+    wire.send(b"abc")
+    assert wire.queued() > 0
+    theirs.recv(10)
+    assert wire.queued() == 0
