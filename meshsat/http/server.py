@@ -127,10 +127,10 @@ class _Server:
                     _turn_away(sock, plain=tls is None)
                     continue
                 try:
-                    wire: Wire = PlainWire(sock) if tls is None else TlsWire(sock, tls)
                     here = (
                         _address(sock.getsockname()) if everywhere and isinstance(bind, TcpBind) else server
                     )
+                    wire: Wire = PlainWire(sock) if tls is None else TlsWire(sock, tls)  # takes it over
                 except (OSError, ValueError):  # gone already
                     self._seats.give_up()
                     sock.close()

@@ -7,8 +7,9 @@ import trio
 
 from meshsat.config import HttpSection
 from meshsat.http.asgi import Receive, Scope, Send
-from meshsat.http.server import UnixBind, serve_app
-from tests.serving import ANY, PING, ask, connect, hello, rest, served
+from meshsat.http.server import TcpBind, UnixBind, serve_app
+from tests.certificates import PrivateCA
+from tests.serving import ANY, PING, ask, connect, connect_tls, hello, rest, served
 
 
 async def test_it_tells_the_addresses_bound_and_serves_on_each(tmp_path: Path) -> None:
@@ -147,3 +148,12 @@ async def test_slow_beginners_keep_nobody_out() -> None:
             stream = await connect(address)
             with trio.fail_after(5):
                 await ask(stream)
+
+
+async def test_tls_is_served_on_all_addresses_too(tmp_path: Path) -> None:
+    ca = PrivateCA(tmp_path)
+    bind = TcpBind("0.0.0.0", 0, ca.server_context("127.0.0.1"))
+    async with served(hello, bind) as (address,):
+        with trio.fail_after(5):
+            stream = await connect_tls(address.replace("0.0.0.0", "127.0.0.1"), ca)
+            assert (await ask(stream)).endswith(b"hello")
