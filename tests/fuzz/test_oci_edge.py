@@ -17,6 +17,7 @@ from meshsat.oci.digest import Digest
 from meshsat.oci.fields import MAX_BLOB_SIZE, parse_object_untrusted
 from meshsat.oci.manifest import parse_manifest_untrusted
 from meshsat.oci.media_types import DOCKER_SCHEMA1, MANIFEST_TYPES, NONDISTRIBUTABLE_TYPES
+from meshsat.oci.pattern import Pattern
 from meshsat.oci.platform import Platform
 from meshsat.oci.reference import (
     Reference,
@@ -81,6 +82,7 @@ MANIFEST = st.fixed_dictionaries(
 NAME = st.one_of(
     st.text(max_size=60),
     st.text("aA0.:/@-_[]% \n", max_size=40),
+    st.text("a.:/*", max_size=40),
     st.tuples(st.text("ab./:", max_size=12), st.sampled_from(["", ":v1", "@"]), DIGEST).map("".join),
 )
 
@@ -92,6 +94,7 @@ NAME = st.one_of(
     [
         Digest.parse_untrusted,
         Reference.parse_untrusted,
+        Pattern.parse_untrusted,
         Platform.parse_untrusted,
         Descriptor.parse_untrusted,
         parse_registry_untrusted,
