@@ -7,11 +7,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from meshsat.trust.keys import NodeKey, PeerId
 from meshsat.trust.passes import DAY, ENROLLER, Issuer, PassFault, issue_enroller, issue_pass, make_root
+from meshsat.trust.servers import Authority
 from tests.fleet import Fleet
 
 PrivateKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey
@@ -202,6 +203,25 @@ def another_kind_of_key(fleet: Fleet) -> Stranger:
     return key, (certificate(fleet, key, fleet.root, uris=uris),)
 
 
+def registrys_certificate(fleet: Fleet) -> Stranger:
+    """What an enroller gave to a registry, to show to clients that are no members."""
+    authority = Authority.of_enroller(fleet.enroller.key, fleet.root.certificate, fleet.now)
+    pem, key_pem = authority.issue(["node.lan"], fleet.now)
+    key = load_pem_private_key(key_pem, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    issued = x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+    return key, (issued, authority.certificate.public_bytes(Encoding.DER))
+
+
+def pass_from_the_registrys_ca(fleet: Fleet) -> Stranger:
+    """A pass in every name, from the CA that is for registries."""
+    authority = Authority.of_enroller(fleet.enroller.key, fleet.root.certificate, fleet.now)
+    key = NodeKey.generate()
+    above = authority.certificate.public_bytes(Encoding.DER)
+    leaf = certificate(fleet, key.private, Issuer(fleet.enroller.key, above), signer=authority.key)
+    return key.private, (leaf, above)
+
+
 KINDS: dict[Callable[[Fleet], Stranger], PassFault] = {
     foreign: PassFault.FOREIGN,
     impersonated_fleet: PassFault.FOREIGN,
@@ -221,5 +241,7 @@ KINDS: dict[Callable[[Fleet], Stranger], PassFault] = {
     authority_as_a_pass: PassFault.FORBIDDEN,
     root_as_a_pass: PassFault.MALFORMED,
     another_kind_of_key: PassFault.MALFORMED,
+    registrys_certificate: PassFault.MALFORMED,
+    pass_from_the_registrys_ca: PassFault.MALFORMED,
 }
 """Each with the reason for which it is refused."""

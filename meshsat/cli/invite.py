@@ -21,7 +21,7 @@ def run(
     config: ConfigFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Print a join token, a secret that lets machines into the fleet."""
+    """Print a join token, a secret that lets machines in."""
     import time
 
     from meshsat.cli.units import parse_duration_untrusted

@@ -4,7 +4,20 @@ import sys
 
 import typer
 
-from meshsat.cli import demo, images, init, invite, join, node, peers, pull, runtime, status, version
+from meshsat.cli import (
+    certificate,
+    demo,
+    images,
+    init,
+    invite,
+    join,
+    node,
+    peers,
+    pull,
+    runtime,
+    status,
+    version,
+)
 from meshsat.cli.exits import INTERRUPTED, exit_code, say
 from meshsat.errors import MeshsatError
 
@@ -21,6 +34,7 @@ app.command("node")(node.run)
 app.command("init")(init.run)
 app.command("invite")(invite.run)
 app.command("join")(join.run)
+app.command("certificate")(certificate.run)
 app.command("pull")(pull.run)
 app.command("status")(status.run)
 app.command("peers")(peers.run)

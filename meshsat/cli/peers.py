@@ -8,7 +8,7 @@ COLUMNS = ("NAME", "SITE", "STATE", "PLANE", "UPLINK", "IN", "OUT", "RTT", "ADDR
 
 
 def run(config: ConfigFile = None, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """List the peers that the node knows of, and what went to and fro."""
+    """List the peers that the node knows, and what went to and fro."""
     import json
 
     from meshsat.cli.client import NodeClient

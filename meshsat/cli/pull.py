@@ -22,7 +22,7 @@ def run(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Have the node fetch an image, and wait until it is whole.
+    """Have the node fetch an image, and wait for it.
 
     It comes from the node's peers where they hold it, over the uplink otherwise.
     """

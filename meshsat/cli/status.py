@@ -7,7 +7,7 @@ from meshsat.cli.options import ConfigFile, DataDir, Json, settings
 
 
 def run(config: ConfigFile = None, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Show how the node is: traffic, content, peers, uplink, problems."""
+    """Show how the node is: traffic, content, peers, problems."""
     import json
 
     from meshsat.cli.client import NodeClient

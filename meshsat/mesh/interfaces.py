@@ -4,7 +4,7 @@ All IPv4 addresses of the interfaces that are up. Loopback counts only where the
 is what a listener is bound to; link-local (RFC 3927) only where there is no better.
 """
 
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import AddressValueError, IPv4Address, ip_address
 from pathlib import Path
 
 import ifaddr
@@ -27,6 +27,22 @@ def reachable_addresses(listen: str) -> tuple[str, ...]:
         or tuple(str(address) for address in found)
         or ("127.0.0.1",)
     )
+
+
+def all_addresses() -> tuple[str, ...]:
+    """Every address of the interfaces that are up, IPv4 and IPv6, loopback left out; sorted."""
+    found: set[str] = set()
+    for adapter in ifaddr.get_adapters():
+        if _is_up(adapter.nice_name):
+            for address in adapter.ips:
+                text = address.ip if isinstance(address.ip, str) else address.ip[0]
+                try:
+                    parsed = ip_address(text)
+                except ValueError:
+                    continue
+                if not parsed.is_loopback and not (parsed.version == 6 and parsed.is_link_local):
+                    found.add(str(parsed))
+    return tuple(sorted(found))
 
 
 def join_address(host: str, port: int) -> str:

@@ -22,6 +22,7 @@ from meshsat.trust.passes import (
     verify_enroller_untrusted,
     verify_pass_untrusted,
 )
+from meshsat.trust.servers import parse_server_name_untrusted
 from meshsat.trust.tokens import CONTEXT, PREFIX, Grant, TokenError, make, parse_untrusted
 from tests.fleet import Fleet
 
@@ -129,3 +130,9 @@ def test_names_are_read_as_they_stand_or_refused(text: str) -> None:
             assert parse(text) == text
             assert text.isascii()
             assert "/" not in text
+
+
+@given(st.one_of(st.text(max_size=70), st.text("a1.-:[]*_", max_size=40)))
+def test_a_servers_name_is_one_that_a_certificate_can_have_or_refused(text: str) -> None:
+    with suppress(InvalidInputError):
+        assert str(parse_server_name_untrusted(text).value).isascii()

@@ -4,7 +4,19 @@ import sys
 from meshsat.cli.main import app
 from tests.unit.cli.conftest import Meshsat
 
-VERBS = ("node", "init", "invite", "join", "pull", "status", "peers", "images", "version", "demo")
+VERBS = (
+    "node",
+    "init",
+    "invite",
+    "join",
+    "certificate",
+    "pull",
+    "status",
+    "peers",
+    "images",
+    "version",
+    "demo",
+)
 HEAVY = {"libp2p", "trio", "structlog", "cryptography", "zeroconf", "starlette"}
 
 

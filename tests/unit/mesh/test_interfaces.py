@@ -6,7 +6,7 @@ import ifaddr
 import pytest
 
 from meshsat.mesh import interfaces
-from meshsat.mesh.interfaces import join_address, reachable_addresses, split_address_untrusted
+from meshsat.mesh.interfaces import all_addresses, join_address, reachable_addresses, split_address_untrusted
 
 
 @dataclass
@@ -88,3 +88,9 @@ def test_what_is_joined_is_split(host: str, port: int) -> None:
 )
 def test_what_is_no_address_is_none(text: str) -> None:
     assert split_address_untrusted(text) is None
+
+
+def test_all_addresses_are_of_both_kinds_but_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    ula = Adapter("test-ula", [Address(("fd00::7", 0, 0)), Address("192.0.2.7"), Address("nonsense")])
+    monkeypatch.setattr(ifaddr, "get_adapters", lambda: [LOOPBACK, LAN, LINK_LOCAL, ula])
+    assert all_addresses() == ("169.254.3.3", "192.0.2.6", "192.0.2.7", "fd00::7")
