@@ -5,10 +5,11 @@ Nested keys are joined by two underscores in the environment: `MESHSAT_UPLINK__E
 Secrets are never values here, only paths of files that hold them.
 """
 
+import ipaddress
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -22,6 +23,18 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 """A TCP port; 0 lets the system choose (the chosen one is told in `status`)."""
 Seconds = Annotated[float, Field(gt=0)]
 Bytes = Annotated[int, Field(ge=0)]
+
+
+ANONYMOUS = "anonymous"
+"""What access rules call whoever shows no credential."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a listener there. Of names, only `localhost` is known to."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 class Section(BaseModel):
@@ -90,9 +103,89 @@ class MeshSection(Section):
     """Bytes per second to peers; 0 is no cap."""
 
 
+class AccessRule(Section):
+    """Grants; nothing is forbidden by a rule. What no rule grants is refused."""
+
+    users: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names of the htpasswd file; `*`: whoever has logged in; `anonymous`: everybody."""
+    repositories: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Patterns `REGISTRY/REPOSITORY`; what is pushed without a registry's name is `site.internal/...`."""
+    actions: Annotated[tuple[Literal["pull", "push", "delete"], ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _writers_have_names(self) -> Self:
+        if ANONYMOUS in self.users and set(self.actions) != {"pull"}:
+            raise ValueError(
+                f"{ANONYMOUS!r} may only pull: push and delete need a credential; name users, or *"
+            )
+        return self
+
+
+class RegistryAuth(Section):
+    htpasswd: Path
+    """Who may log in: Apache's format, bcrypt only (`htpasswd -B`). Not readable or writable by others."""
+    scheme: Literal["basic", "bearer"] = "basic"
+    """How clients are asked for the password: with each request, or for a token (Docker's flow)."""
+    anonymous: bool = False
+    """Whether everything may be pulled without a credential."""
+    rules: tuple[AccessRule, ...] = ()
+    """Who may do what. None: whoever has logged in may do all that `push` and `delete` let."""
+    realm: str | None = None
+    """`https://HOST[:PORT]` under which clients reach this node, where their `Host` field does not say it."""
+    token_ttl: Annotated[float, Field(ge=60, le=3600)] = 300.0
+    """Seconds for which a token is good."""
+
+
+class RegistryTls(Section):
+    """The certificate that the registry shows: of files, or made with the fleet's key."""
+
+    certificate: Path | None = None
+    """PEM, the certificate first, then those between it and the CA. Read again when it changes."""
+    key: Path | None = None
+    """PEM, without a passphrase, not readable by all."""
+    fleet: bool = False
+    """Make one at start, and anew before it ends; on a machine that may enrol others."""
+    names: tuple[str, ...] = ()
+    """What else clients call this machine, host names or addresses, for the fleet's certificate."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        files = (self.certificate is not None) + (self.key is not None)
+        if files != (0 if self.fleet else 2):
+            raise ValueError("give both certificate and key, or fleet = true")
+        if self.names and not self.fleet:
+            raise ValueError("names go with fleet = true; a certificate of files has its own")
+        return self
+
+
+class PullThroughRule(Section):
+    pattern: str
+    """`REGISTRY/REPOSITORY[:TAG]`, with `*` and `**`."""
+    allow: bool = True
+    tag_ttl: Annotated[float, Field(ge=0)] | None = None
+    """Seconds for which a tag is believed before the upstream is asked again. None: `registry.tag_ttl`."""
+    stale: Literal["serve", "refuse"] | None = None
+    """What is answered for an older tag when the upstream can't be asked. None: that of the section."""
+
+
+class PullThroughSection(Section):
+    """What may be fetched over the uplink because a client asked for it. What the site holds is served."""
+
+    rules: tuple[PullThroughRule, ...] = ()
+    """The first whose pattern matches decides."""
+    allow: bool = True
+    """For what no rule matches."""
+    stale: Literal["serve", "refuse"] = "serve"
+    negative_ttl: Annotated[float, Field(ge=0, le=3600)] = 5.0
+    """Seconds for which an upstream's "not found" is answered again without asking."""
+
+
 class RegistrySection(Section):
     listen: str = "127.0.0.1"
+    """Beyond loopback only with `tls`, and `push` then only with `auth`."""
     port: Port = 5000
+    tls: RegistryTls | None = None
+    auth: RegistryAuth | None = None
     upstream: str | None = None
     """The upstream registry meant by a name without one: `/v2/library/pos/...` -> UPSTREAM/library/pos."""
     resolve_timeout: Seconds = 5.0
@@ -115,6 +208,24 @@ class RegistrySection(Section):
     """The most pushes of blobs that may be open at once."""
     upload_timeout: Seconds = 3600.0
     """A push that brings no byte for so long is thrown away."""
+    pull_through: PullThroughSection = PullThroughSection()
+
+    @model_validator(mode="after")
+    def _safe_beyond_this_machine(self) -> Self:
+        if is_loopback(self.listen):
+            return self
+        if self.tls is None:
+            raise ValueError(
+                f"listen = {self.listen!r} lets other machines in, and without TLS anybody between could "
+                "read and change what they pull; set registry.tls (fleet = true, or certificate and key: "
+                "`meshsat certificate` makes them), or listen on 127.0.0.1"
+            )
+        if (self.push or self.delete) and self.auth is None:
+            raise ValueError(
+                f"listen = {self.listen!r} with push or delete lets every machine that reaches this one "
+                "change the site's content; set registry.auth.htpasswd, or listen on 127.0.0.1"
+            )
+        return self
 
 
 class ApiSection(Section):
@@ -197,7 +308,8 @@ class Config(BaseSettings):
             loaded: Self = loader(**flags)
         except ValidationError as invalid:
             faults = "; ".join(
-                f"{'.'.join(map(str, fault['loc'])) or '(top level)'}: {fault['msg']}"
+                f"{'.'.join(map(str, fault['loc'])) or '(top level)'}: "
+                f"{fault['msg'].removeprefix('Value error, ')}"
                 for fault in invalid.errors()
             )
             where = f"{file}, the environment or the flags" if file else "the environment or the flags"

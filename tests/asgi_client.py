@@ -1,5 +1,6 @@
 """Calls an ASGI application in this process: no socket, so a fake clock may run."""
 
+import base64
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,34 @@ class Answer:
         return str(error["code"])
 
 
+def request_scope(
+    method: str, target: str, headers: Sequence[tuple[str, str]] = (), **more: Any
+) -> dict[str, Any]:
+    """ASGI's scope of one request; `more` replaces parts of it."""
+    raw_path, _, query = target.partition("?")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": raw_path,
+        "raw_path": raw_path.encode("latin-1"),
+        "query_string": query.encode("latin-1"),
+        "root_path": "",
+        "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers],
+        "client": None,
+        "server": None,
+        "state": {},
+        **more,
+    }
+
+
+def basic(name: str, password: str) -> tuple[str, str]:
+    """The Authorization field of RFC 7617."""
+    return "Authorization", "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
+
+
 async def call(
     app: App,
     method: str,
@@ -51,7 +80,6 @@ async def call(
     on_piece: Callable[[Answer], Any] | None = None,
 ) -> Answer:
     """One request. The client goes away when `gone` is set; `on_piece` sees the answer grow, and may wait."""
-    raw_path, _, query = target.partition("?")
     answer = Answer()
     to_receive: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -74,20 +102,6 @@ async def call(
         if on_piece is not None:
             await on_piece(answer)
 
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": method,
-        "scheme": "http",
-        "path": raw_path,
-        "raw_path": raw_path.encode("latin-1"),
-        "query_string": query.encode("latin-1"),
-        "root_path": "",
-        "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers],
-        "client": None,
-        "server": None,
-        "state": {},
-    }
+    scope = request_scope(method, target, headers)
     await app(scope, receive, send)
     return answer

@@ -29,6 +29,8 @@ class MemoryContent:
         """Digest -> bytes and media type."""
         self.blobs: dict[str, bytes] = {}
         self.tag_table: dict[Name, dict[str, str]] = {}
+        self.holdings: dict[Name, set[str]] = {}
+        """Digests that belong to a name."""
         self.resolved_at: float | None = None
         self.fresh = True
         self.asked: list[tuple[object, ...]] = []
@@ -49,6 +51,7 @@ class MemoryContent:
             self.manifests[digest] = (raw, image.media_types[digest])
         self.blobs.update(image.blobs)
         self.tag_table.setdefault(name, {})[tag] = image.root
+        self.holdings.setdefault(name, set()).update(image.contents)
 
     def add_blob(self, data: bytes) -> Digest:
         digest = Digest.of(data)
@@ -73,6 +76,10 @@ class MemoryContent:
         reader = MemoryReader(self, data)
         self.readers.append(reader)
         return reader
+
+    async def belongs(self, name: Name, blob: Digest) -> bool:
+        await self._asked("belongs", name, blob)
+        return str(blob) in self.holdings.get(name, set())
 
     async def tags(self, name: Name) -> list[str] | None:
         await self._asked("tags", name)

@@ -10,7 +10,14 @@ import typer.main
 from pydantic import BaseModel
 
 from meshsat.cli.main import app
-from meshsat.config import Config, UpstreamRegistry
+from meshsat.config import (
+    AccessRule,
+    Config,
+    PullThroughRule,
+    RegistryAuth,
+    RegistryTls,
+    UpstreamRegistry,
+)
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 _group: Any = typer.main.get_command(app)
@@ -76,7 +83,16 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{name}", "required" if info.is_required() else info.default
 
 
-SETTINGS = dict([*fields(Config), *fields(UpstreamRegistry, "uplink.registries.")])
+SETTINGS = dict(
+    [
+        *fields(Config),
+        *fields(UpstreamRegistry, "uplink.registries."),
+        *fields(RegistryTls, "registry.tls."),
+        *fields(RegistryAuth, "registry.auth."),
+        *fields(AccessRule, "registry.auth.rules."),
+        *fields(PullThroughRule, "registry.pull_through.rules."),
+    ]
+)
 
 
 def told_settings() -> dict[str, tuple[str, str, str]]:

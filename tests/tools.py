@@ -25,6 +25,7 @@ DEBIAN_PACKAGES = {
     "ip": "iproute2",
     "tc": "iproute2",
     "curl": "curl",
+    "htpasswd": "apache2-utils",
     "git": "git",
 }
 """Tool -> the Debian package that brings it, for the reason shown."""

@@ -211,10 +211,13 @@ def _row(name: str, found: "Found | None", one: "Standing") -> list[str]:
 
 def _mirror(config: "Config", node: str | None, ca_file: Path | None, registries: list[str]) -> "Mirror":
     from meshsat.errors import ConfigError
+    from meshsat.mesh.certificates import CA_FILE
     from meshsat.oci.reference import parse_registry_untrusted
     from meshsat.runtime.plans import Mirror, Origin, parse_node_url_untrusted
 
     url = parse_node_url_untrusted(node) if node else _own_url(config)
+    if ca_file is None and node is None and config.registry.tls is not None and config.registry.tls.fleet:
+        ca_file = config.data_dir / CA_FILE
     if ca_file is not None and not url.startswith("https:"):
         raise ConfigError(f"--ca-file is for an https node, and {url} is none")
     plain = {one.host for one in config.uplink.registries if one.plain_http}
@@ -231,7 +234,8 @@ def _own_url(config: "Config") -> str:
     """Where the node that is configured here serves its registry."""
     listen = config.registry.listen
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(listen)  # noqa: S104 - compared, not bound
-    return f"http://{host or (f'[{listen}]' if ':' in listen else listen)}:{config.registry.port}"
+    scheme = "http" if config.registry.tls is None else "https"
+    return f"{scheme}://{host or (f'[{listen}]' if ':' in listen else listen)}:{config.registry.port}"
 
 
 def _chosen(host: Host, names: list[str] | None) -> "list[Runtime]":

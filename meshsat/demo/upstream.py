@@ -156,6 +156,9 @@ class OwnRegistry:
         data = self._blobs.get(digest)
         return _BytesReader(data) if data is not None and name.repository == REPOSITORY else None
 
+    async def belongs(self, _name: Name, blob: Digest) -> bool:
+        return blob in self._blobs
+
     async def tags(self, name: Name) -> list[str] | None:
         return list(self._tags) if name.repository == REPOSITORY else None
 

@@ -71,6 +71,9 @@ class Content(Protocol):
     async def open_blob(self, name: Name, digest: Digest) -> BlobReader | None:
         """A reader of the blob, complete or arriving; None when it cannot be had."""
 
+    async def belongs(self, name: Name, blob: Digest) -> bool:
+        """Whether the blob is known to be of that repository."""
+
     async def tags(self, name: Name) -> list[str] | None:
         """The repository's tags, in any order; None when the repository is not known."""
 

@@ -1,10 +1,11 @@
 """Settings: where they come from, which source wins, and what a wrong one is answered."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from meshsat.config import Config
+from meshsat.config import Config, is_loopback
 from meshsat.errors import ConfigError
 
 
@@ -60,3 +61,73 @@ def test_a_wrong_setting_is_told_by_its_name_and_file(tmp_path: Path, text: str,
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"does not exist; give another with --config"):
         Config.load(tmp_path / "none.toml")
+
+
+TLS = {"tls": {"fleet": True}}
+AUTH = {"auth": {"htpasswd": "users"}}
+
+
+@pytest.mark.parametrize(
+    "registry",
+    [
+        {"push": True, "delete": True},
+        {"listen": "::1", "push": True},
+        {"listen": "127.8.8.8"},
+        {"listen": "localhost"},
+        {"listen": "0.0.0.0", **TLS},
+        {"listen": "0.0.0.0", "push": True, **TLS, **AUTH},
+        {"listen": "::", "tls": {"certificate": "c", "key": "k"}},
+        {**AUTH},
+    ],
+)
+def test_where_the_registry_may_listen(registry: dict[str, Any]) -> None:
+    Config.load(registry=registry)
+
+
+@pytest.mark.parametrize(
+    ("registry", "told"),
+    [
+        ({"listen": "0.0.0.0"}, r"registry: listen = '0.0.0.0' lets other machines in, .*; set registry.tls"),
+        ({"listen": "::"}, "set registry.tls"),
+        ({"listen": ""}, "set registry.tls"),
+        ({"listen": "node.lan", **AUTH}, "set registry.tls"),
+        ({"listen": "10.0.0.1", "push": True, **TLS}, "set registry.auth.htpasswd, or listen on 127.0.0.1"),
+        ({"listen": "10.0.0.1", "delete": True, **TLS}, "set registry.auth.htpasswd"),
+        ({"tls": {}}, "registry.tls: give both certificate and key, or fleet = true"),
+        ({"tls": {"certificate": "c"}}, "give both certificate and key"),
+        ({"tls": {"certificate": "c", "key": "k", "fleet": True}}, "give both certificate and key"),
+        ({"tls": {"certificate": "c", "key": "k", "names": ["a"]}}, "names go with fleet = true"),
+        ({"auth": {}}, "registry.auth.htpasswd"),
+        ({"auth": {"htpasswd": "u", "scheme": "digest"}}, "registry.auth.scheme"),
+        (
+            {
+                "auth": {
+                    "htpasswd": "u",
+                    "rules": [{"users": ["anonymous"], "repositories": ["**"], "actions": ["push"]}],
+                }
+            },
+            "registry.auth.rules.0: 'anonymous' may only pull",
+        ),
+        (
+            {
+                "auth": {
+                    "htpasswd": "u",
+                    "rules": [{"users": [], "repositories": ["**"], "actions": ["pull"]}],
+                }
+            },
+            "users",
+        ),
+        (
+            {"pull_through": {"rules": [{"pattern": "**", "stale": "maybe"}]}},
+            "registry.pull_through.rules.0.stale",
+        ),
+    ],
+)
+def test_what_is_not_safe_keeps_the_node_from_starting(registry: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        Config.load(registry=registry)
+
+
+def test_what_is_loopback() -> None:
+    assert all(map(is_loopback, ("127.0.0.1", "127.255.0.1", "::1", "[::1]", "LOCALHOST")))
+    assert not any(map(is_loopback, ("", "0.0.0.0", "::", "10.0.0.1", "localhost.example", "fe80::1")))

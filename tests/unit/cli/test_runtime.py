@@ -9,6 +9,7 @@ import pytest
 from meshsat.errors import UnavailableError
 from meshsat.runtime import waking
 from meshsat.runtime.catalog import Wake
+from tests.certificates import PrivateCA
 from tests.unit.cli.conftest import Meshsat
 from tests.unit.runtime.trees import STATE, Tree
 
@@ -75,13 +76,28 @@ def test_the_nodes_configuration_says_where_it_is_and_what_it_knows(
 ) -> None:
     config = tmp_path / "meshsat.toml"
     config.write_text(
-        '[registry]\nlisten = "0.0.0.0"\nport = 5005\nupstream = "harbor.example.com"\n'
+        '[registry]\nlisten = "localhost"\nport = 5005\nupstream = "harbor.example.com"\n'
         '[[uplink.registries]]\nhost = "lab.lan:5000"\nplain_http = true\n'
     )
     meshsat("runtime", "install", "podman", "--root", tree.root, "--config", config)
     text = tree.get("/etc/containers/registries.conf.d/zz-meshsat.conf")
-    assert 'location = "127.0.0.1:5005/harbor.example.com"' in text
-    assert 'location = "127.0.0.1:5005/lab.lan_5000"' in text
+    assert 'location = "localhost:5005/harbor.example.com"' in text
+    assert 'location = "localhost:5005/lab.lan_5000"' in text
+
+
+def test_a_registry_with_the_fleets_certificate_is_reached_by_https_with_its_ca(
+    meshsat: Meshsat, tree: Tree, tmp_path: Path
+) -> None:
+    config = tmp_path / "meshsat.toml"
+    config.write_text(
+        f'data_dir = "{tmp_path}"\n[registry]\nlisten = "0.0.0.0"\nupstream = "harbor.example.com"\n'
+        "[registry.tls]\nfleet = true\n"
+    )
+    (tmp_path / "registry-ca.crt").write_bytes(PrivateCA(tmp_path).ca_file.read_bytes())
+    meshsat("runtime", "install", "containerd", "--root", tree.root, "--config", config)
+    text = tree.get("/etc/containerd/certs.d/_default/hosts.toml")
+    assert '[host."https://127.0.0.1:5000"]' in text
+    assert f'ca = "{tmp_path / "registry-ca.crt"}"' in text
     assert meshsat("runtime", "install", "docker", "--root", tree.root, "--config", config).out.count(
         "left alone"
     )
