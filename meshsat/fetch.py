@@ -1,9 +1,9 @@
 """Where content comes from, in one place: the store, then the mesh, then the uplink.
 
 The mesh decides between peers and uplinks by itself (`protocol/`); what is told here is what is enough: how
-fresh a tag must be, when a manifest may be given out, how long is too long. Laws: a manifest is given only
-when all that it refers to is held or can be had now; what is read is verified, chunk by chunk; whoever stops
-reading withdraws its interest.
+fresh a tag must be, what a client's miss may fetch, when a manifest may be given out, how long is too long.
+Laws: a manifest is given only when all that it refers to is held or can be had now; what is read is verified,
+chunk by chunk; whoever stops reading withdraws its interest.
 """
 
 from collections.abc import AsyncGenerator, Callable
@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from meshsat.completion import Completion
-from meshsat.errors import InvalidInputError, MeshsatError, NotFoundError, UnavailableError
+from meshsat.errors import DeniedError, InvalidInputError, MeshsatError, NotFoundError, UnavailableError
 from meshsat.manifests import Manifests, fallback_tag, listed_referrers_untrusted, sources_of
 from meshsat.mesh.service import Mesh, error_of
 from meshsat.oci.descriptor import Descriptor
@@ -22,6 +22,7 @@ from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import MANIFEST_LIMIT, Manifest
 from meshsat.oci.reference import SITE, Reference
 from meshsat.protocol.events import Fault
+from meshsat.pull_through import PullThrough
 from meshsat.reading import NO_SOURCE_LIMIT, ArrivingBlob, Part, StoredBlob
 from meshsat.registry.content import BlobReader, Name, Served
 from meshsat.store.records import TagRecord
@@ -82,17 +83,17 @@ class Fetcher:
         unix: Callable[[], float],
         *,
         upstream: str | None,
-        tag_ttl: float,
+        policy: PullThrough,
         resolve_timeout: float,
     ) -> None:
         self._store = store
         self._mesh = mesh
         self._unix = unix
         self._upstream = upstream
-        self._tag_ttl = tag_ttl
+        self._policy = policy
         self._resolve_timeout = resolve_timeout
         self._unreachable: dict[tuple[str, str, str], float] = {}
-        self._manifests = Manifests(store, mesh, tag_ttl=tag_ttl, resolve_timeout=resolve_timeout)
+        self._manifests = Manifests(store, mesh, policy, resolve_timeout)
         self.completion = Completion(store, self._manifests)
         self._mesh.driver.on_published = self.completion.blob_published
 
@@ -128,7 +129,7 @@ class Fetcher:
                 return None
             descriptor, resolved_at, fresh = found
             digest = descriptor.digest
-            sources = sources_of(registry, repository, manifest=True)
+            sources = self._manifests.sources_for_client(registry, repository, digest, manifest=True)
             part = Part(descriptor.size, sources, descriptor.media_type)
         if part is None or part.size > MANIFEST_LIMIT:
             return None
@@ -157,12 +158,20 @@ class Fetcher:
                 return StoredBlob(self._store, digest, size)
         facts = self._store.facts(digest)
         known = facts.sources if facts is not None else ()
-        sources = tuple((*source, False) for source in known[:SOURCES_ASKED])
-        sources += sources_of(registry, name.repository, manifest=False)
+        open_ = [source for source in known if self._policy.allows(*source)]
+        sources = tuple((*source, False) for source in open_[:SOURCES_ASKED])
+        if not sources:
+            sources = self._manifests.sources_for_client(registry, name.repository, digest, manifest=False)
+        elif self._policy.allows(registry, name.repository):
+            sources += sources_of(registry, name.repository, manifest=False)
         if not self._mesh.obtainable(digest, elsewhere=bool(sources)):
             return None
         size = facts.size if facts is not None else self._mesh.machine.held_by_peers(digest)
         return None if size is None else ArrivingBlob(self._store, self._mesh, digest, Part(size, sources))
+
+    async def belongs(self, name: Name, blob: Digest) -> bool:
+        registry = self._registry_of(name, blob)
+        return registry is not None and self._store.belongs(registry, name.repository, blob)
 
     async def tags(self, name: Name) -> list[str] | None:
         if name.registry is not None:
@@ -218,16 +227,24 @@ class Fetcher:
         known = self._store.tag(registry, repository, tag)
         if registry == SITE:  # nobody outside knows better
             return None if known is None else (known.descriptor, None, True)
-        if known is not None and abs(self._unix() - known.resolved_at) <= self._tag_ttl:
-            return known.descriptor, known.resolved_at, True
         key = (registry, repository, tag)
+        max_age = self._policy.tag_ttl(*key)
+        if known is not None and abs(self._unix() - known.resolved_at) <= max_age:
+            return known.descriptor, known.resolved_at, True
+        try:
+            self._policy.may_fetch(*key)
+        except DeniedError:
+            if known is None:
+                raise
+            return known.descriptor, known.resolved_at, False
         if trio.current_time() >= self._unreachable.get(key, 0.0):
             try:
-                record = await self._mesh.resolve(
-                    *key, max_age=self._tag_ttl, patience=self._resolve_timeout * 0.8
-                )
+                record = await self._mesh.resolve(*key, max_age=max_age, patience=self._resolve_timeout * 0.8)
             except NotFoundError:
                 return None
+            except DeniedError:
+                if known is None:
+                    raise
             except MeshsatError as failed:
                 log.info("cannot refresh a tag", name=f"{registry}/{repository}:{tag}", problem=str(failed))
                 self._unreachable = {
@@ -239,13 +256,24 @@ class Fetcher:
                 return descriptor, record.resolved_at, True
         if known is None:
             return None
+        if not self._policy.serves_stale(*key):
+            raise UnavailableError(
+                f"what {registry}/{repository}:{tag} means is older than it may be, and nobody can be asked"
+            )
         return known.descriptor, known.resolved_at, False
 
     # --- pulls ---
 
     async def pull(self, reference: str, *, pin: bool = False) -> AsyncGenerator[PullEvent, None]:
-        """Bring all that a reference stands for, for all platforms. Raises a `MeshsatError`."""
+        """Bring all that a reference stands for, for all platforms, whatever the pull-through policy of this
+        node says. Raises a `MeshsatError`."""
         wanted = Reference.parse_untrusted(reference)
+        with self._policy.lifted(wanted.registry, wanted.repository):
+            async with aclosing(self._pull(wanted, reference, pin=pin)) as events:
+                async for event in events:
+                    yield event
+
+    async def _pull(self, wanted: Reference, reference: str, *, pin: bool) -> AsyncGenerator[PullEvent, None]:
         tree = Tree()
         async with aclosing(self._grow(tree, wanted)) as growing:
             async for held in growing:

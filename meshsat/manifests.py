@@ -19,11 +19,14 @@ from meshsat.oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest_untrus
 from meshsat.oci.reference import SITE
 from meshsat.protocol.events import Priority
 from meshsat.protocol.wire import Source
+from meshsat.pull_through import PullThrough
 from meshsat.reading import Part, Patience
 from meshsat.store.store import Store
 
 KEPT = 512
 """Parsed manifests in memory."""
+DIGEST_AGE = 60.0
+"""Seconds for which an upstream's word that it has a digest is believed."""
 LOOK = 0.1
 """Seconds between two looks at what has come, unless that is all."""
 
@@ -49,31 +52,47 @@ def listed_referrers_untrusted(raw: bytes) -> list[Descriptor]:
 
 
 class Manifests:
-    """`tag_ttl`: seconds for which an upstream's word about a digest is believed."""
-
-    def __init__(self, store: Store, mesh: Mesh, *, tag_ttl: float, resolve_timeout: float) -> None:
+    def __init__(self, store: Store, mesh: Mesh, policy: PullThrough, resolve_timeout: float) -> None:
         self._store = store
         self._mesh = mesh
-        self._tag_ttl = tag_ttl
+        self._policy = policy
         self._resolve_timeout = resolve_timeout
         self._parsed: dict[Digest, Manifest] = {}
 
     async def part(self, registry: str, repository: str, digest: Digest) -> Part | None:
-        """How large the manifest of this digest is, by whoever knows."""
+        """How large the manifest of this digest is, by whoever knows, and where a client's miss may fetch it.
+
+        Raises `DeniedError` where nobody may be asked."""
         size = None
         if self._store.belongs(registry, repository, digest) or registry == SITE:
             facts = self._store.facts(digest)
             size = self._store.blob_size(digest) or (facts.size if facts is not None else None)
             size = size or self._mesh.machine.held_by_peers(digest)
         if size is None and registry != SITE:  # that it is of this repository, an upstream must say
+            self._policy.may_fetch(registry, repository, None)
             try:
                 record = await self._mesh.resolve(
-                    registry, repository, str(digest), max_age=self._tag_ttl, patience=self._resolve_timeout
+                    registry, repository, str(digest), max_age=DIGEST_AGE, patience=self._resolve_timeout
                 )
             except MeshsatError:
                 return None
             size = record.size
-        return None if size is None else Part(size, sources_of(registry, repository, manifest=True))
+        if size is None:
+            return None
+        return Part(size, self.sources_for_client(registry, repository, digest, manifest=True))
+
+    def sources_for_client(
+        self, registry: str, repository: str, digest: Digest, *, manifest: bool
+    ) -> tuple[Source, ...]:
+        """Where upstream a client's miss may fetch what it asks for by that name.
+
+        Raises `DeniedError` where it may not, and no node of the site holds it.
+        """
+        if not self._policy.allows(registry, repository):
+            if self._store.blob_size(digest) is None and not self._mesh.obtainable(digest, elsewhere=False):
+                self._policy.may_fetch(registry, repository, None)
+            return ()
+        return sources_of(registry, repository, manifest=manifest)
 
     async def bring(self, digest: Digest, part: Part, registry: str, repository: str) -> Manifest:
         """The manifest, from wherever it is. Raises a `MeshsatError`."""
@@ -129,7 +148,8 @@ class Manifests:
         if self._store.blob_size(digest) is not None or self._mesh.machine.held_by_peers(digest) is not None:
             return True
         facts = self._store.facts(digest)
-        return (facts is None or bool(facts.sources)) and self._mesh.machine.site_has_uplink()
+        may_be_fetched = facts is None or any(self._policy.allows(*source) for source in facts.sources)
+        return may_be_fetched and self._mesh.machine.site_has_uplink()
 
     async def lacking(self, manifest: Manifest) -> set[Digest]:
         """What is still to come before we can tell whether the image is whole."""

@@ -39,6 +39,7 @@ from meshsat.protocol.machine import Machine, Settings
 from meshsat.protocol.recording import RecordedMachine
 from meshsat.protocol.transfer import Transfer
 from meshsat.protocol.wire import PROTOCOL as SWAP
+from meshsat.pull_through import PullThrough
 from meshsat.records import RecordKeeper, from_store_untrusted
 from meshsat.registry.app import OPERATOR, create_registry
 from meshsat.site_content import SiteContent, Tagged
@@ -112,7 +113,10 @@ class Node:
         self._enroller = Enroller(identity, ledger) if identity.issuer is not None else None
         self._planes = self._make_planes(config.mesh)
         tls, libp2p = self._planes
-        gate = UpstreamGate(uplink, store, identity.key, time.time) if uplink is not None else None
+        policy = PullThrough(config.registry.pull_through, config.registry.tag_ttl)
+        gate = None
+        if uplink is not None:
+            gate = UpstreamGate(uplink, store, identity.key, time.time, policy)
         self._driver = Driver(
             self._machine, store, gate, [tls, libp2p], metrics, config.uplink.range_connections
         )
@@ -126,7 +130,7 @@ class Node:
             self._mesh,
             time.time,
             upstream=config.registry.upstream,
-            tag_ttl=config.registry.tag_ttl,
+            policy=policy,
             resolve_timeout=config.registry.resolve_timeout,
         )
 
@@ -150,6 +154,7 @@ class Node:
             silence_limit=config.mesh.silence_limit,
             max_sessions=config.mesh.max_peers,
             gossip_interval=config.mesh.gossip_interval,
+            negative_age=config.registry.pull_through.negative_ttl,
         )
         seed = os.urandom(16)
         if trace is None:

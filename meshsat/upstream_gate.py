@@ -7,6 +7,7 @@ from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import Manifest
 from meshsat.oci.reference import SITE
 from meshsat.protocol.gossip import ImageRecord, seal
+from meshsat.pull_through import PullThrough
 from meshsat.store.store import Store
 from meshsat.trust.keys import NodeKey
 from meshsat.uplink.blob import BlobStream
@@ -14,10 +15,16 @@ from meshsat.uplink.client import Uplink
 
 
 class UpstreamGate:
-    """`mesh.sources.UplinkPort` over a real uplink. `unix` gives Unix time, in which answers are dated."""
+    """`mesh.sources.UplinkPort` over a real uplink. `unix` gives Unix time, in which answers are dated.
 
-    def __init__(self, uplink: Uplink, store: Store, key: NodeKey, unix: Callable[[], float]) -> None:
+    Law: `policy` is asked before an upstream is, whoever wants something of it, peers as well.
+    """
+
+    def __init__(
+        self, uplink: Uplink, store: Store, key: NodeKey, unix: Callable[[], float], policy: PullThrough
+    ) -> None:
         self._uplink = uplink
+        self._policy = policy
         self._store = store
         self._key = key
         self._unix = unix
@@ -30,7 +37,7 @@ class UpstreamGate:
     async def resolve(self, registry: str, repository: str, reference: str) -> ImageRecord:
         if registry == SITE:
             raise NotFoundError(f"{repository} {reference} is site content: no upstream has it")
-        manifest = await self._uplink.manifest(registry, repository, reference)
+        manifest = await self.manifest(registry, repository, reference)
         await self._store.put(manifest.raw, manifest.digest)
         await self._store.learn(manifest, registry, repository)
         self.on_stored(manifest.digest, len(manifest.raw))
@@ -46,6 +53,7 @@ class UpstreamGate:
         )
 
     async def manifest(self, registry: str, repository: str, reference: str) -> Manifest:
+        self._policy.may_pass(registry, repository, None if ":" in reference else reference)
         return await self._uplink.manifest(registry, repository, reference)
 
     def ignores_ranges(self, registry: str) -> bool:
@@ -54,4 +62,6 @@ class UpstreamGate:
     def blob(
         self, registry: str, repository: str, digest: Digest, start: int, stop: int, size: int
     ) -> BlobStream:
+        """Raises `DeniedError`."""
+        self._policy.may_pass(registry, repository, None)
         return self._uplink.blob(registry, repository, digest, start, stop, size)

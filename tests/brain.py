@@ -118,12 +118,19 @@ class Brain:
         seed: int = 0,
         settle: float = 0.0,
         sessions: int = 256,
+        negative_age: float = 5.0,
         check: Verify = verify,
     ) -> None:
         self.name = name
         self.now = 100.0
         settings = Settings(
-            peer(name), name, uplink=uplink, unix_offset=UNIX, settle=settle, max_sessions=sessions
+            peer(name),
+            name,
+            uplink=uplink,
+            unix_offset=UNIX,
+            settle=settle,
+            max_sessions=sessions,
+            negative_age=negative_age,
         )
         self.machine = Machine(settings, key(name).sign, random.Random(seed), check)
         self.machine.addresses = (ADDRESS, ADDRESS)

@@ -76,6 +76,8 @@ class Settings:
     """Seconds after the start in which peers may still turn up who hold what our uplink would fetch."""
     gossip_interval: float = 30.0
     """Seconds between two comparings of all records with a peer."""
+    negative_age: float = 5.0
+    """Seconds for which an upstream's "not found" is answered again without a question."""
 
 
 class Machine:
@@ -112,7 +114,11 @@ class Machine:
             settings.gossip_interval,
         )
         self._resolver = Resolver(
-            self._state, self._uplinks, self.records, lambda now: now + settings.unix_offset
+            self._state,
+            self._uplinks,
+            self.records,
+            lambda now: now + settings.unix_offset,
+            settings.negative_age,
         )
 
     # --- what the shell may look at ---

@@ -19,8 +19,8 @@ from meshsat.trust.keys import PeerId
 
 ANSWER_DEADLINE = 12.0
 """Seconds for a peer's uplink to answer before another is asked."""
-NEGATIVE_AGE = 5.0
-"""Seconds for which "not found" is answered again without a question."""
+TOGETHER = 5.0
+"""Seconds: peers that ask within so long of each other have one answer, however fresh they want it."""
 LOOKUPS_LIMIT = 4096
 
 
@@ -38,11 +38,18 @@ class Lookup:
 
 
 class Resolver:
-    """`unix` turns the machine's time into Unix time, in which records are dated."""
+    """`unix` turns the machine's time into Unix time, in which records are dated. `negative_age`: seconds for
+    which "not found" is answered again without a question."""
 
     def __init__(
-        self, state: State, uplinks: Uplinks, records: RecordSet, unix: Callable[[float], float]
+        self,
+        state: State,
+        uplinks: Uplinks,
+        records: RecordSet,
+        unix: Callable[[float], float],
+        negative_age: float,
     ) -> None:
+        self._negative_age = negative_age
         self._state = state
         self._uplinks = uplinks
         self._records = records
@@ -96,7 +103,7 @@ class Resolver:
         """A peer asks us."""
         key = (frame.registry, frame.repository, frame.reference)
         # Several that ask in one instant cause one question: an answer that came meanwhile is theirs too.
-        record = self._fresh(key, max(frame.max_age, NEGATIVE_AGE), now)
+        record = self._fresh(key, max(frame.max_age, TOGETHER), now)
         negative = self._negative.get(key)
         if record is not None:
             self._answer(session.peer, key, record, None, "")
@@ -151,7 +158,7 @@ class Resolver:
         if fault is Fault.UNAVAILABLE:
             self._uplinks.failed(now, None)
         if fault is Fault.NOT_FOUND:
-            self._negative[key] = (now + NEGATIVE_AGE, event.message)
+            self._negative[key] = (now + self._negative_age, event.message)
             while len(self._negative) > LOOKUPS_LIMIT:
                 del self._negative[next(iter(self._negative))]
         if lookup is not None:

@@ -5,19 +5,21 @@ The store does its work on the event loop (`threads=0`), so that the fake clock 
 """
 
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import trio
 
+from meshsat.config import PullThroughSection
 from meshsat.fetch import Fetcher
 from meshsat.mesh.sources import UplinkPort
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import Manifest
 from meshsat.oci.reference import SITE
 from meshsat.protocol.gossip import ImageRecord
+from meshsat.pull_through import PullThrough
 from meshsat.records import RecordKeeper, from_store_untrusted
 from meshsat.registry.content import Name
 from meshsat.site_content import SiteContent
@@ -43,6 +45,9 @@ class CountingUplink(Uplink):
 
 class FullNode:
     def __init__(self, site: Site, node: Node, store: Store, **options: Any) -> None:
+        policy = options.pop("policy", None) or PullThrough(
+            PullThroughSection(), options.pop("tag_ttl", 60.0)
+        )
         self.site = site
         self.node = node
         self.store = store
@@ -52,10 +57,10 @@ class FullNode:
         node.driver.on_record = self._heard
         if node.uplink is not None:
             node.uplink = CountingUplink(site.upstream, node, RATE)
-            gate = UpstreamGate(cast("RealUplink", node.uplink), store, node.identity.key, unix)
+            gate = UpstreamGate(cast("RealUplink", node.uplink), store, node.identity.key, unix, policy)
             gate.on_stored = node.driver.stored
             node.driver.fetching.uplink = cast("UplinkPort", gate)
-        settings: dict[str, Any] = {"upstream": None, "tag_ttl": 60.0, "resolve_timeout": 5.0, **options}
+        settings: dict[str, Any] = {"upstream": None, "policy": policy, "resolve_timeout": 5.0, **options}
         self.fetcher = Fetcher(store, node.mesh, unix, **settings)
         self.site_content = SiteContent(store, node.mesh, self.fetcher, node.identity.key, unix, pin=True)
 
@@ -88,10 +93,13 @@ def hold(upstream: Upstream, image: Image, tag: str, name: Name = POS) -> None:
 
 @asynccontextmanager
 async def full_site(
-    *names: str, directory: Path | None = None, **options: Any
+    *names: str,
+    directory: Path | None = None,
+    policies: Mapping[str, PullThrough] | None = None,
+    **options: Any,
 ) -> AsyncIterator[list[FullNode]]:
-    """Nodes that have met; those whose name begins with `up` have an uplink. `directory` keeps their
-    stores."""
+    """Nodes that have met; those whose name begins with `up` have an uplink. `directory` keeps their stores,
+    `policies` are those of some."""
     async with AsyncExitStack() as stack:
         where = directory or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         site = Site()
@@ -99,7 +107,8 @@ async def full_site(
         for name in names:
             store = await stack.enter_async_context(await Store.open(where / name, threads=0))
             node = site.add(name, uplink=RATE if name.startswith("up") else None)
-            nodes.append(FullNode(site, node, store, **options))
+            policy = (policies or {}).get(name)
+            nodes.append(FullNode(site, node, store, policy=policy, **options))
         async with site.running(), trio.open_nursery() as nursery:
             for full in nodes:
                 nursery.start_soon(full.keeper.run)

@@ -6,10 +6,12 @@ from typing import cast
 import pytest
 import trio
 
-from meshsat.errors import MeshsatError, NotFoundError, StorageError
+from meshsat.config import PullThroughRule, PullThroughSection
+from meshsat.errors import DeniedError, NotFoundError, StorageError
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import Manifest, parse_manifest_untrusted
 from meshsat.protocol.gossip import open_record_untrusted
+from meshsat.pull_through import PullThrough
 from meshsat.store.store import Store
 from meshsat.trust.keys import NodeKey
 from meshsat.uplink.client import Uplink
@@ -26,7 +28,7 @@ class OneImage:
     """`uplink.client.Uplink`, as far as the gate goes."""
 
     def __init__(self) -> None:
-        self.fault: MeshsatError | None = None
+        self.fault: Exception | None = None
         self.ranges: list[tuple[object, ...]] = []
 
     async def manifest(self, registry: str, repository: str, reference: str) -> Manifest:
@@ -40,9 +42,10 @@ class OneImage:
         return "a stream"
 
 
-def make(store: Store) -> tuple[UpstreamGate, OneImage, NodeKey]:
+def make(store: Store, policy: PullThrough | None = None) -> tuple[UpstreamGate, OneImage, NodeKey]:
     uplink, key = OneImage(), NodeKey.generate()
-    return UpstreamGate(cast("Uplink", uplink), store, key, lambda: NOW), uplink, key
+    policy = policy or PullThrough(PullThroughSection(), 60.0)
+    return UpstreamGate(cast("Uplink", uplink), store, key, lambda: NOW, policy), uplink, key
 
 
 @pytest.mark.parametrize("reference", ["42", IMAGE.root])
@@ -98,3 +101,21 @@ async def test_manifests_and_blobs_pass_through(tmp_path: Path) -> None:
         assert store.blobs() == {}
         assert cast("object", gate.blob(*ASKED, ROOT, 1, 2, 3)) == "a stream"
         assert uplink.ranges == [(*ASKED, ROOT, 1, 2, 3)]
+
+
+async def test_what_the_policy_denies_is_asked_of_no_upstream(tmp_path: Path) -> None:
+    rule = PullThroughRule(pattern="up.example/**", allow=False)
+    policy = PullThrough(PullThroughSection(rules=(rule,)), 60.0)
+    async with await Store.open(tmp_path, threads=0) as store:
+        gate, uplink, _ = make(store, policy)
+        uplink.fault = AssertionError("it was asked")
+        for ask in (gate.resolve, gate.manifest):
+            for reference in ("42", IMAGE.root):
+                with pytest.raises(DeniedError, match=r"rule 1 .*up.example/\*\*"):
+                    await ask(*ASKED, reference)
+        with pytest.raises(DeniedError, match="rule 1"):
+            gate.blob(*ASKED, ROOT, 1, 2, 3)
+        assert uplink.ranges == []
+        uplink.fault = None
+        with policy.lifted(*ASKED):
+            assert (await gate.resolve(*ASKED, "42")).digest == ROOT

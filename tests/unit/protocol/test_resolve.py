@@ -7,7 +7,7 @@ from meshsat.protocol import effects, events, lease, resolve, wire
 from meshsat.protocol.effects import Effect
 from meshsat.protocol.events import Fault
 from meshsat.protocol.gossip import ImageRecord, seal
-from meshsat.protocol.resolve import ANSWER_DEADLINE, NEGATIVE_AGE
+from meshsat.protocol.resolve import ANSWER_DEADLINE, TOGETHER
 from tests.brain import UNIX, Brain, gone, key, only, peer, sent
 
 KEY = ("up.example", "library/pos", "42")
@@ -113,7 +113,7 @@ def test_whoever_asks_a_moment_later_has_the_same_answer() -> None:
     brain.now += 1
     done = brain.hear("a", ASKED)
     assert sent(done, wire.Resolved, "a") == [answer(found)]
-    brain.now += NEGATIVE_AGE
+    brain.now += TOGETHER
     assert asks(brain.hear("a", ASKED)) == ["upstream"]
 
 
@@ -173,8 +173,18 @@ def test_not_found_is_remembered_for_a_moment() -> None:
     assert asks(done) == []
     assert sent(done, wire.Resolved, "a") == [answer(None, Fault.NOT_FOUND, "no such tag")]
     assert told(brain.feed(WANTED)) == [(None, Fault.NOT_FOUND)]
-    brain.now += NEGATIVE_AGE
+    brain.now += 5.0
     assert asks(brain.hear("a", ASKED)) == ["upstream"]
+
+
+def test_how_long_not_found_is_remembered_is_a_setting() -> None:
+    for age, upstream in ((0.0, ["upstream"]), (60.0, [])):
+        brain = Brain(uplink=True, negative_age=age)
+        brain.meet("a")
+        brain.hear("a", ASKED)
+        brain.feed(events.UpstreamAnswered(*KEY, None, Fault.NOT_FOUND, "no such tag"))
+        brain.now += 30.0
+        assert asks(brain.hear("a", ASKED)) == upstream
 
 
 def test_an_uplink_that_fails_is_told_to_be_down() -> None:
