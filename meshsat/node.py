@@ -19,7 +19,9 @@ from meshsat.errors import DeniedError
 from meshsat.fetch import Fetcher
 from meshsat.http.asgi import App, Receive, Scope, Send
 from meshsat.http.server import Bind, TcpBind, UnixBind, serve_app
+from meshsat.http.tls import Files, ServerTls, Source
 from meshsat.mesh import identity as identities
+from meshsat.mesh.certificates import CA_FILE, FleetCertificate
 from meshsat.mesh.discovery import Announcement, Discovery, MdnsDiscovery
 from meshsat.mesh.driver import Driver
 from meshsat.mesh.enrol import Enroller
@@ -41,6 +43,7 @@ from meshsat.protocol.transfer import Transfer
 from meshsat.protocol.wire import PROTOCOL as SWAP
 from meshsat.pull_through import PullThrough
 from meshsat.records import RecordKeeper, from_store_untrusted
+from meshsat.registry.access import Access
 from meshsat.registry.app import OPERATOR, create_registry
 from meshsat.site_content import SiteContent, Tagged
 from meshsat.status import ImageStatus, NodeStatus, PeerStatus, TransferStatus, UplinkStatus, in_words
@@ -107,6 +110,8 @@ class Node:
         self._uplink = uplink
         self._started = time.time()
         self._listening: Listening | None = None
+        self._access = Access(config.registry)
+        self._tls = self._make_tls()
         self._machine = self._make_machine(trace)
         self._machine.take_records(from_store_untrusted(store, time.time()))
         ledger = TokenLedger(identity.directory)
@@ -140,6 +145,18 @@ class Node:
 
     def _heard(self, record: ImageRecord) -> None:
         (self._site.heard if record.registry == SITE else self._keeper.keep)(record)
+
+    def _make_tls(self) -> ServerTls | None:
+        """The registry's. Raises `ConfigError`."""
+        section = self._config.registry.tls
+        if section is None:
+            return None
+        source: Source
+        if section.certificate is not None and section.key is not None:
+            source = Files(section.certificate, section.key)
+        else:
+            source = FleetCertificate(self._identity, section.names, self._config.data_dir / CA_FILE)
+        return ServerTls(source, time.time)
 
     def _make_machine(self, trace: TraceFile | None) -> Machine:
         config, identity = self._config, self._identity
@@ -198,12 +215,18 @@ class Node:
             parts.start_soon(self._store.uploads.run)
             async with trio.open_nursery() as servers:
                 listen = self._config.registry
-                registry = create_registry(self._fetcher, self.metrics, listen, intake=self._site)
+                registry = create_registry(
+                    self._fetcher, self.metrics, listen, intake=self._site, access=self._access
+                )
                 for_operator = create_registry(
                     self._fetcher, self.metrics, listen, intake=self._site, rights=OPERATOR
                 )
+                context = None
+                if self._tls is not None:
+                    parts.start_soon(self._tls.run)
+                    context = self._tls.context
                 (registry_address,) = await self._serve(
-                    servers, registry, TcpBind(listen.listen, listen.port)
+                    servers, registry, TcpBind(listen.listen, listen.port, context)
                 )
                 api = self._config.api
                 (api_address,) = await self._serve(
@@ -302,6 +325,10 @@ class Node:
         if uplink.last_error:
             times = in_words(uplink.failing_for, uplink.retry_in)
             problems.append(f"uplink: {uplink.last_error}{times}")
+        if self._tls is not None and self._tls.problem is not None:
+            problems.append(self._tls.problem)
+        if self._access.problem is not None:
+            problems.append(self._access.problem)
         if self._identity.member.not_after < time.time():
             problems.append("this node's pass has expired: peers refuse it; join again with `meshsat join`")
         return problems

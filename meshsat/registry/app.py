@@ -14,8 +14,11 @@ from meshsat.errors import MeshsatError
 from meshsat.http.asgi import App, Receive, Scope, Send
 from meshsat.metrics import Metrics
 from meshsat.oci.reference import SITE
+from meshsat.registry.access import Access
 from meshsat.registry.content import Content, Intake
 from meshsat.registry.errors import Code, RefusedError
+from meshsat.registry.guard import READING, Guard, everything
+from meshsat.registry.login import TOKEN_PATH
 from meshsat.registry.pulls import JSON, Pulls
 from meshsat.registry.pushes import Pushes
 from meshsat.registry.request import ClientLeftError, Request, refusal
@@ -31,8 +34,8 @@ from meshsat.registry.routes import (
     UploadsRoute,
     parse_route_untrusted,
 )
+from meshsat.registry.token_server import answer_token
 
-READING = frozenset({"GET", "HEAD"})
 METHODS: dict[type[Route], frozenset[str]] = {
     PingRoute: READING,
     ManifestRoute: READING | {"PUT", "DELETE"},
@@ -69,6 +72,9 @@ class Rights:
 OPERATOR = Rights(push=True, delete=True, operator=True)
 
 
+PRIVATE = (b"cache-control", b"no-store")
+
+
 def create_registry(
     content: Content,
     metrics: Metrics,
@@ -76,13 +82,15 @@ def create_registry(
     *,
     intake: Intake | None = None,
     rights: Rights | None = None,
+    access: Access | None = None,
     now: Callable[[], float] = time.time,
 ) -> App:
-    """The application. `now` gives Unix seconds, for the age of tags. Without `intake` it is read-only."""
+    """The application. `now` gives Unix seconds, for the age of tags. Without `intake` it is read-only,
+    without `access` nobody is asked who they are."""
     section = section or RegistrySection()
     if rights is None:
         rights = Rights(section.push, section.delete)
-    return _Registry(content, intake, metrics, section, rights, now)
+    return _Registry(content, intake, metrics, section, rights, access, now)
 
 
 class _Registry:
@@ -93,8 +101,11 @@ class _Registry:
         metrics: Metrics,
         section: RegistrySection,
         rights: Rights,
+        access: Access | None,
         now: Callable[[], float],
     ) -> None:
+        self._access = access
+        self._guard = Guard(access, content) if access is not None else None
         self._metrics = metrics
         self._rights = rights if intake is not None else Rights()
         self._pulls = Pulls(content, metrics, section, now)
@@ -114,9 +125,17 @@ class _Registry:
             self._metrics.registry_requests.labels(request.kind, request.status).inc()
 
     async def _serve(self, request: Request) -> None:
+        if request.path == TOKEN_PATH and self._access is not None and self._access.gives_tokens:
+            request.kind = "token"
+            await request.answer(200, [JSON, PRIVATE], await answer_token(self._access, request))
+            return
         route = parse_route_untrusted(request.path, request.query)
         request.kind = KINDS[type(route)]
         self._check_right(request.method, route)
+        allowed = everything(route)
+        if self._guard is not None:
+            allowed = await self._guard.allow(request.scope, route)
+            route = allowed.route
         if request.method not in READING or isinstance(route, UploadsRoute | UploadRoute):
             assert self._pushes is not None  # noqa: S101 - nobody has a right without it
             await self._pushes.serve(request, route, sparse=self._rights.operator)
@@ -133,7 +152,7 @@ class _Registry:
             case ReferrersRoute():
                 await self._pulls.referrers(request, route)
             case CatalogRoute():
-                await self._pulls.catalog(request, route, lambda _name: True)
+                await self._pulls.catalog(request, route, allowed.shows)
 
     def _check_right(self, method: str, route: Route) -> None:
         """Raises `RefusedError`."""

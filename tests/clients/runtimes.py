@@ -81,19 +81,27 @@ class Containerd:
 
     def configure(self, registry: str, mirrors: Sequence[str], origin: str) -> None:
         """hosts.toml: `registry` (as in references) is pulled from `mirrors` in order, then from `origin`."""
+        self.configure_hosts(registry, [(mirror, ()) for mirror in mirrors], origin)
+
+    def configure_hosts(
+        self, registry: str, mirrors: Sequence[tuple[str, Sequence[str]]], origin: str
+    ) -> None:
+        """As above, with further lines for each mirror."""
         hosts = self._directory / "hosts" / registry
         hosts.mkdir(parents=True)
         lines = [f'server = "{origin}"']
-        for mirror in mirrors:
-            lines += [f'[host."{mirror}"]', '  capabilities = ["pull", "resolve"]']
+        for mirror, more in mirrors:
+            lines += [f'[host."{mirror}"]', '  capabilities = ["pull", "resolve"]', *more]
         (hosts / "hosts.toml").write_text("\n".join(lines) + "\n")
 
     async def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
         return await run("ctr", "--address", str(self._socket), *arguments, check=check)
 
-    async def pull(self, reference: str, *, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+    async def pull(
+        self, reference: str, *more: str, check: bool = True
+    ) -> subprocess.CompletedProcess[bytes]:
         hosts = str(self._directory / "hosts")
-        options = ("--hosts-dir", hosts, "--snapshotter", "native")
+        options = ("--hosts-dir", hosts, "--snapshotter", "native", *more)
         return await self("images", "pull", *options, reference, check=check)
 
     @asynccontextmanager

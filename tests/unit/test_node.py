@@ -1,5 +1,6 @@
 """The composition root, run for real on loopback: what it tells of itself, what keeps it from starting."""
 
+import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -10,16 +11,18 @@ import httpx
 import pytest
 import trio
 
-from meshsat.config import Config
+from meshsat.config import Config, RegistrySection
 from meshsat.errors import ConfigError, DeniedError, MeshsatError, StoreLockedError
 from meshsat.mesh.identity import Identity
 from meshsat.metrics import Metrics
 from meshsat.node import Listening, Node, run_node
+from meshsat.registry import passwords
 from meshsat.status import ImageStatus
 from meshsat.store.store import Store
 from meshsat.trust.tokens import parse_untrusted
 from meshsat.uplink.client import Uplink
 from tests.fleet import Fleet
+from tests.htpasswd import write_htpasswd
 from tests.upstream import Upstream
 
 FLEET = Fleet()
@@ -199,3 +202,31 @@ async def test_it_runs_until_cancelled_and_leaves_the_directory_to_the_next(tmp_
                 assert listening.registry.startswith("127.0.0.1:")
                 assert (tmp_path / "api.sock").is_socket()
                 nursery.cancel_scope.cancel()
+
+
+async def test_a_registry_with_users_shows_the_fleets_certificate_and_tells_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passwords, "LOOK", 0.0)
+    identity = FLEET.member("boss", enroller=True, directory=tmp_path)
+    users = write_htpasswd(tmp_path / "users", {"ada": "secret"})
+    registry = {"port": 0, "tls": {"fleet": True}, "auth": {"htpasswd": users}}
+    settings = config(tmp_path).model_copy(update={"registry": RegistrySection.model_validate(registry)})
+    async with running(settings, identity) as (node, listening):
+        trusting = ssl.create_default_context(cafile=tmp_path / "registry-ca.crt")
+        async with httpx.AsyncClient(verify=trusting, trust_env=False) as http:
+            url = f"https://{listening.registry}/v2/"
+            assert (await http.get(url)).status_code == 401
+            assert (await http.get(url, auth=("ada", "secret"))).status_code == 200
+            assert not any("users" in problem for problem in node.status().problems)
+            users.unlink()
+            assert (await http.get(url, auth=("ada", "secret"))).status_code == 200
+            assert any("the users of before stay in force" in told for told in node.status().problems)
+
+
+async def test_a_node_that_can_issue_no_certificate_says_how_to_get_one(tmp_path: Path) -> None:
+    identity = FLEET.member("till-1", directory=tmp_path)
+    settings = Config.load(data_dir=tmp_path, registry={"tls": {"fleet": True}})
+    async with await Store.open(tmp_path) as store:
+        with pytest.raises(ConfigError, match="meshsat certificate"):
+            Node(settings, identity, store, None, Metrics())
