@@ -12,6 +12,7 @@ import pytest
 
 from meshsat.mesh import identity
 from meshsat.trust.passes import Subject, issue_pass
+from sim.images import random_image
 from tests.clients.runtimes import short_directory
 from tests.clients.test_two_nodes import Place, clean_environment, until
 from tests.tools import ROOT, require_root, require_tool
@@ -22,6 +23,7 @@ GUIDE = (ROOT / "docs" / "guides" / "registry-on-the-lan.md").read_text()
 COMMANDS, CONFIGURATIONS = (
     re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL) for language in ("sh", "toml")
 )
+SCHEMES = pytest.mark.parametrize("scheme", ["basic", "bearer"])
 PASSWORDS = {"ada": "secret", "till": "PASSWORD"}
 
 
@@ -108,14 +110,25 @@ def make_users(node: LanNode) -> None:
         node.shell(line.replace("htpasswd -B", "htpasswd -i -B"), password)  # from stdin, not the terminal
 
 
-def test_podman_logs_in_pushes_and_pulls_as_the_guide_says(node: LanNode) -> None:
-    require_root()
-    require_tool("podman")
-    make_users(node)
-    node.start(CONFIGURATIONS[0])
+def trusting(node: LanNode) -> Path:
+    """A client's directory with the node's CA."""
     certs = node.directory / "certs"
     certs.mkdir()
     (certs / "ca.crt").write_bytes((node.data_dir / "registry-ca.crt").read_bytes())
+    return certs
+
+
+def with_scheme(configuration: str, scheme: str) -> str:
+    return configuration.replace("[registry.auth]\n", f'[registry.auth]\nscheme = "{scheme}"\n', 1)
+
+
+@SCHEMES
+def test_podman_logs_in_pushes_and_pulls_as_the_guide_says(node: LanNode, scheme: str) -> None:
+    require_root()
+    require_tool("podman")
+    make_users(node)
+    node.start(with_scheme(CONFIGURATIONS[0], scheme))
+    certs = trusting(node)
     (node.directory / "password").write_text(PASSWORDS["ada"])
     conf = node.directory / "registries.conf"
     conf.write_text("")
@@ -133,6 +146,39 @@ def test_podman_logs_in_pushes_and_pulls_as_the_guide_says(node: LanNode) -> Non
     push = f"{replaced['podman push']} app:1 127.0.0.1:{node.port}/other/app:1"
     with pytest.raises(AssertionError, match=r"ada may not push other/app|denied"):
         node.shell(push)
+
+
+@SCHEMES
+def test_skopeo_pushes_mounts_and_deletes_what_its_user_may(node: LanNode, scheme: str) -> None:
+    require_tool("skopeo")
+    make_users(node)
+    more = CONFIGURATIONS[0].replace('actions = ["push"]', 'actions = ["push", "delete"]')
+    node.start(with_scheme(more.replace("push = true", "push = true\ndelete = true"), scheme))
+    certs = trusting(node)
+    image = random_image(node.directory / "image", 200_000, layers=2)
+    place, registry = f"oci:{image.directory}", f"docker://127.0.0.1:{node.port}"
+
+    def skopeo(verb: str, *arguments: str, user: str = "ada:secret") -> str:
+        side = {"copy": "--dest"}.get(verb, "-")
+        options = [f"{side}-cert-dir {certs}", f"{side}-creds {user}"]
+        if verb == "copy":
+            options += ["--preserve-digests", f"--src-cert-dir {certs}", f"--src-creds {user}"]
+        return node.shell(f"skopeo {verb} {' '.join((*options, *arguments))}")
+
+    skopeo("copy", f"{place}", f"{registry}/team/app:1")
+    skopeo("copy", f"{registry}/team/app:1", f"{registry}/team/copy:1")
+    assert (
+        json.loads(skopeo("inspect", f"{registry}/team/copy:1", user="till:PASSWORD"))["Digest"]
+        == image.manifest
+    )
+    with pytest.raises(AssertionError, match=r"denied|unauthorized"):
+        skopeo("copy", place, f"{registry}/other/app:1")
+    with pytest.raises(AssertionError, match="till may not delete team/app"):
+        skopeo("delete", f"{registry}/team/app:1", user="till:PASSWORD")
+    skopeo("delete", f"{registry}/team/app:1")
+    with pytest.raises(AssertionError, match=r"manifest unknown|no 1 of team/app"):
+        skopeo("inspect", f"{registry}/team/app:1")
+    skopeo("inspect", f"{registry}/team/copy:1")
 
 
 def test_who_may_what_on_the_guides_node(node: LanNode) -> None:
