@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import zstandard
+
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -64,8 +66,8 @@ def random_bytes(size: int, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-def tar_layer(files: Mapping[str, bytes], *, compress: bool = True) -> bytes:
-    """A layer that a real client can unpack."""
+def tar_layer(files: Mapping[str, bytes], *, compress: bool = True, zstd: bool = False) -> bytes:
+    """A layer that a real client can unpack: gzip, or zstd, or plain."""
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w") as tar:
         for name, data in files.items():
@@ -73,6 +75,8 @@ def tar_layer(files: Mapping[str, bytes], *, compress: bool = True) -> bytes:
             entry.size = len(data)
             entry.mode = 0o755
             tar.addfile(entry, io.BytesIO(data))
+    if zstd:
+        return zstandard.ZstdCompressor(write_checksum=True).compress(plain.getvalue())
     return gzip.compress(plain.getvalue(), 1, mtime=0) if compress else plain.getvalue()
 
 
@@ -89,7 +93,7 @@ def build_image(
     own_layers: Mapping[str, Sequence[bytes]] | None = None,
     annotations: Mapping[str, str] | None = None,
 ) -> Image:
-    """An image of `layers` (gzip or not: looked at), the same for every platform, plus `own_layers[platform]`.
+    """An image of `layers` (gzip, zstd or neither: looked at), the same for every platform, plus `own_layers[platform]`.
 
     `index` None: an index over the manifests if there is more than one platform. A platform is `os/arch[/variant]`.
     """
@@ -174,12 +178,18 @@ class _Builder:
     def layer_type(self, data: bytes) -> str:
         if self.docker:
             return DOCKER_LAYER + (".gzip" if _is_gzip(data) else "")
-        return OCI_LAYER + ("+gzip" if _is_gzip(data) else "")
+        return OCI_LAYER + ("+gzip" if _is_gzip(data) else "+zstd" if _is_zstd(data) else "")
 
 
 def _is_gzip(data: bytes) -> bool:
     return data[:2] == b"\x1f\x8b"
 
 
+def _is_zstd(data: bytes) -> bool:
+    return data[:4] == b"\x28\xb5\x2f\xfd"
+
+
 def _uncompressed(data: bytes) -> bytes:
+    if _is_zstd(data):
+        return zstandard.ZstdDecompressor().decompress(data, max_output_size=256 * 1024 * 1024)
     return gzip.decompress(data) if _is_gzip(data) else data
