@@ -117,7 +117,7 @@ class Fetcher:
     async def _manifest(self, registry: str, repository: str, reference: str | Digest) -> Served | None:
         resolved_at, fresh, part_of_another = None, True, False
         if isinstance(reference, Digest):
-            if registry == SITE and not self._is_site_content(repository, reference):
+            if registry == SITE and not self._is_site_manifest(repository, reference):
                 return None
             part_of_another = self._store.facts(reference) is not None  # as a rule, of an index
             part = await self._manifests.part(registry, repository, reference)
@@ -186,9 +186,12 @@ class Fetcher:
 
     async def referrers(self, name: Name, subject: Digest) -> list[Descriptor]:
         """Those that are held, and those that the fallback tag lists (distribution-spec, "Referrers Tag
-        Schema"): whoever pushed to a registry without this API has left them there."""
+        Schema"): whoever pushed to a registry without this API has left them there. Of site content every
+        manifest is known, and what such a tag lists without a subject of its own is no referrer."""
         registry = self._registry_of(name, subject) or SITE
         found = self._store.repositories.referrers(registry, name.repository, subject)
+        if registry == SITE:
+            return found
         listed = await self.manifest(Name(registry, name.repository), fallback_tag(subject))
         if listed is not None:
             known = {one.digest for one in found}
@@ -213,6 +216,11 @@ class Fetcher:
         if record is not None:
             return not record.is_gone
         return isinstance(reference, Digest) and self._store.repositories.holds(repository, reference)
+
+    def _is_site_manifest(self, repository: str, digest: Digest) -> bool:
+        """Each has a record of its own; a config or layer is no manifest, whatever it may look like."""
+        record = self._store.record(SITE, repository, str(digest))
+        return record is not None and not record.is_gone
 
     def _only_registry_of(self, repository: str) -> str | None:
         known = {record.registry for record in self._store.all_tags() if record.repository == repository}

@@ -170,13 +170,8 @@ class SiteContent:
             return True
         record = self._store.record(SITE, repository, str(reference))
         if record is None or record.is_gone:
-            if not self._store.repositories.holds(repository, reference):
-                return False
-            facts = self._store.facts(reference)
-            media_type = facts.media_type if facts is not None else ""
-            target = Descriptor(media_type, reference, 0)
-        else:
-            target = record.descriptor
+            return False
+        target = record.descriptor
         for tag in self._store.tags(SITE, repository):
             if tag.descriptor.digest == reference:
                 await self._say_gone(repository, tag.tag, target)

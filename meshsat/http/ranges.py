@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from meshsat.errors import InvalidInputError
 
-_RANGE = re.compile(rb"bytes[ \t]*=[ \t]*([0-9]{0,19})[ \t]*-[ \t]*([0-9]{0,19})", re.IGNORECASE)
+_RANGE = re.compile(rb"bytes[ \t]*=[ \t]*([0-9]{0,100})[ \t]*-[ \t]*([0-9]{0,100})", re.IGNORECASE)
 _TAGS = re.compile(rb'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
 

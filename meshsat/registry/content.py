@@ -96,6 +96,10 @@ class Upload(Protocol):
     def size(self) -> int:
         """Bytes taken so far."""
 
+    @property
+    def room(self) -> int:
+        """Bytes that it may still take."""
+
     def turn(self) -> AbstractAsyncContextManager[None]: ...
 
     async def write(self, data: bytes, /) -> None:

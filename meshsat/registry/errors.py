@@ -10,7 +10,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Code(StrEnum):
-    """The specification's, and three more."""
+    """The specification's, which a refusal of 4xx must keep to, and one for failures of ours."""
 
     BLOB_UNKNOWN = "BLOB_UNKNOWN"
     BLOB_UPLOAD_INVALID = "BLOB_UPLOAD_INVALID"
@@ -26,10 +26,6 @@ class Code(StrEnum):
     TOOMANYREQUESTS = "TOOMANYREQUESTS"
     UNAUTHORIZED = "UNAUTHORIZED"
     UNSUPPORTED = "UNSUPPORTED"
-    PAGINATION_NUMBER_INVALID = "PAGINATION_NUMBER_INVALID"
-    """As distribution v3 calls it."""
-    RANGE_INVALID = "RANGE_INVALID"
-    """As distribution calls it."""
     UNAVAILABLE = "UNAVAILABLE"
     """It may exist, but nobody who has it can be reached now."""
 

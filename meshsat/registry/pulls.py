@@ -8,7 +8,7 @@ why).
 
 import json
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 from urllib.parse import quote
@@ -26,6 +26,7 @@ from meshsat.http.ranges import (
     parse_range_untrusted,
 )
 from meshsat.metrics import Metrics
+from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import Digest
 from meshsat.oci.media_types import OCI_INDEX
 from meshsat.registry.content import BlobReader, Content, Served
@@ -38,7 +39,9 @@ MARGIN = 1.0
 PAGE_LIMIT = 10_000
 """Entries of a list that are given at once, whatever the client asks for."""
 REFERRERS_PAGE = 256
-"""Referrers given at once: with their annotations they may be long."""
+"""Referrers given at once, if"""
+REFERRERS_BYTES = 4 * 1024 * 1024 - 1024
+"""they have not more bytes than clients take of an index."""
 JSON = (b"content-type", b"application/json")
 FOR_EVER = (b"cache-control", b"public, max-age=31536000, immutable")
 """For what is named by its digest."""
@@ -104,7 +107,7 @@ class Pulls:
                 request.fields(b"range"), request.fields(b"if-range"), etag, reader.size
             )
         except RangeNotSatisfiableError as fault:
-            refused = RefusedError(416, Code.RANGE_INVALID, str(fault))
+            refused = RefusedError(416, Code.UNSUPPORTED, str(fault))
             await request.refuse(refused, [(b"content-range", b"bytes */%d" % reader.size)])
             return
         status = 200
@@ -179,7 +182,7 @@ class Pulls:
         listed = {str(one.digest): one for one in found if kind is None or one.artifact_type == kind}
         query = _ns(target) if kind is None else f"&artifactType={quote(kind, safe='')}{_ns(target)}"
         path = f"/v2/{target.path}/referrers/{route.subject}"
-        size = REFERRERS_PAGE if route.n is None else min(route.n, REFERRERS_PAGE)
+        size = min(_fitting(listed, route.last), REFERRERS_PAGE if route.n is None else route.n)
         shown, link = _page(list(listed), size, route.last, path, query)
         headers = [(b"content-type", OCI_INDEX.encode()), REVALIDATE, *in_namespace(target), *link]
         if kind is not None:
@@ -216,6 +219,17 @@ def _page(
         return shown, []
     link = f'<{path}?n={len(shown)}&last={quote(shown[-1])}{query}>; rel="next"'
     return shown, [(b"link", link.encode("ascii"))]
+
+
+def _fitting(listed: Mapping[str, Descriptor], last: str | None) -> int:
+    """How many of those after `last` fit one answer; one at least."""
+    fitting = length = 0
+    for digest in sorted(one for one in listed if last is None or one > last):
+        length += len(json.dumps(listed[digest].as_json())) + 2
+        if fitting and length > REFERRERS_BYTES:
+            break
+        fitting += 1
+    return fitting
 
 
 def _ns(target: Target) -> str:

@@ -4,6 +4,7 @@ Laws: an upload that is out of order is refused and stays usable; what a broken 
 kept, and told to whoever asks; a manifest is published when all that it refers to is there.
 """
 
+from meshsat.errors import TooLongError
 from meshsat.http.asgi import Headers
 from meshsat.oci.digest import SHA256, Digest
 from meshsat.oci.manifest import parse_manifest_untrusted
@@ -122,6 +123,8 @@ class Pushes:
 async def _take(request: Request, upload: Upload, start: int | None) -> None:
     if start:
         raise RefusedError(416, Code.BLOB_UPLOAD_INVALID, "an upload begins at byte 0")
+    if (request.length or 0) > upload.room:
+        raise TooLongError(f"the blob may have {upload.room} more bytes, the limit here")
     async for part in request.body():
         await upload.write(part)
 

@@ -60,7 +60,7 @@ class Request:
 
     def part_untrusted(self) -> Part:
         """Raises `RefusedError` for a Content-Range that makes no sense."""
-        ranges, lengths = self.fields(b"content-range"), self.fields(b"content-length")
+        ranges = self.fields(b"content-range")
         if not ranges:
             return Part(None)
         match = _CONTENT_RANGE.fullmatch(ranges[0])
@@ -69,7 +69,7 @@ class Request:
         first, last = int(match[1]), int(match[2])
         if last < first:
             raise RefusedError(416, Code.BLOB_UPLOAD_INVALID, "Content-Range: LAST lies before FIRST")
-        if lengths and int(lengths[0]) != last - first + 1:
+        if self.length is not None and self.length != last - first + 1:
             raise RefusedError(400, Code.SIZE_INVALID, "Content-Range does not fit Content-Length")
         return Part(first)
 
@@ -84,15 +84,24 @@ class Request:
             if message.get("body"):
                 yield message["body"]
 
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body, if its header says so."""
+        lengths = self.fields(b"content-length")
+        return int(lengths[0]) if lengths else None
+
     async def read(self, limit: int) -> bytes:
-        """The whole body. Raises `RefusedError` as soon as it has more than `limit` bytes."""
+        """The whole body. Raises `RefusedError` as soon as it is known to have more than `limit` bytes."""
+        too_long = RefusedError(413, Code.SIZE_INVALID, f"a manifest may have {limit} bytes here")
+        if (self.length or 0) > limit:
+            raise too_long
         parts: list[bytes] = []
         length = 0
         async for part in self.body():
             parts.append(part)
             length += len(part)
             if length > limit:
-                raise RefusedError(413, Code.SIZE_INVALID, f"a manifest may have {limit} bytes here")
+                raise too_long
         return b"".join(parts)
 
     async def answer(self, status: int, headers: Headers, body: bytes | None = None) -> None:

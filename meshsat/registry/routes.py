@@ -126,7 +126,8 @@ Route = (
 
 
 def parse_route_untrusted(raw_path: bytes, query: bytes) -> Route:
-    """Raises `RefusedError`: 404 for what is no endpoint, 400 for a malformed name, tag, digest or number."""
+    """Raises `RefusedError`: 404 for what is no endpoint, or no tag can be called; 400 for a malformed name,
+    digest or number."""
     if len(raw_path) > PATH_LIMIT or len(query) > QUERY_LIMIT:
         raise RefusedError(400, Code.NAME_INVALID, "the request's path or query is too long")
     if raw_path in {b"/v2", b"/v2/"}:
@@ -155,7 +156,7 @@ def parse_route_untrusted(raw_path: bytes, query: bytes) -> Route:
             return BlobRoute(_target(name, options), _digest(digest))
         case [*name, "referrers", subject]:
             n, last = _number(options.get("n")), options.get("last")
-            kind = options.get("artifactType") or None
+            kind = options.get("artifactType", "").replace(" ", "+") or None  # no type has a space
             return ReferrersRoute(_target(name, options), _digest(subject), kind, n, last)
     raise RefusedError(404, Code.UNSUPPORTED, "not an endpoint that this registry has")
 
@@ -202,7 +203,13 @@ def _uploads(target: Target, options: dict[str, str]) -> UploadsRoute:
 
 
 def _reference(text: str) -> str | Digest:
-    return _digest(text) if ":" in text else _tag(text)
+    """What no tag can be called is found nowhere: 404 (so the specification's own suite wants it)."""
+    if ":" in text:
+        return _digest(text)
+    try:
+        return parse_tag_untrusted(text)
+    except InvalidInputError as fault:
+        raise RefusedError(404, Code.MANIFEST_UNKNOWN, str(fault)) from None
 
 
 def _tag(text: str) -> str:
@@ -223,5 +230,5 @@ def _number(text: str | None) -> int | None:
     if text is None:
         return None
     if not _NUMBER.fullmatch(text):
-        raise RefusedError(400, Code.PAGINATION_NUMBER_INVALID, "n must be a whole number, 0 or more")
+        raise RefusedError(400, Code.UNSUPPORTED, "n must be a whole number, 0 or more")
     return int(text)

@@ -96,6 +96,11 @@ class Upload:
         self._turn = trio.Lock()
 
     @property
+    def room(self) -> int:
+        """Bytes that it may still take."""
+        return self._limits.size - self.size
+
+    @property
     def busy(self) -> bool:
         return self._turn.locked()
 

@@ -158,12 +158,28 @@ def descriptor_of(image: Image) -> dict[str, object]:
 
 
 async def test_what_the_fallback_tag_lists_is_among_the_referrers(autojump_clock: MockClock) -> None:
+    """Of another registry's content; of the site's own, each referrer has a subject, and is listed by it."""
     subject = digest(IMAGE.root)
     listed = build_image([b"x"], ["linux/amd64"], index=True)
+    signed = build_artifact(b"signature", "application/vnd.example.sig", descriptor_of(IMAGE))
+    elsewhere = Name("reg.example.test", "team/app")
     async with full_site("a") as (a,):
-        await push(a, listed, f"sha256-{subject.hex}")
-        (entry,) = await a.fetcher.referrers(APP, subject)
-        assert str(entry.digest) in listed.manifests
+        for name in (elsewhere, APP):
+            await push(a, listed, f"sha256-{subject.hex}", name=name)
+            await push(a, signed, name=name)
+        found = await a.fetcher.referrers(elsewhere, subject)
+        assert {str(one.digest) for one in found} == {*listed.manifests, signed.root} - {listed.root}
+        assert [str(one.digest) for one in await a.fetcher.referrers(APP, subject)] == [signed.root]
+
+
+async def test_a_blob_is_no_manifest(autojump_clock: MockClock) -> None:
+    """Not even a config, which is JSON; and what is deleted as a manifest must be one."""
+    async with full_site("a") as (a,):
+        await push(a, IMAGE, "1")
+        for text in IMAGE.blobs:
+            assert await a.fetcher.manifest(APP, digest(text)) is None
+            assert not await a.site_content.delete_manifest(APP, digest(text))
+        assert await pulled(a, IMAGE, "1")
 
 
 async def test_a_manifest_waits_for_what_it_refers_to(autojump_clock: MockClock) -> None:

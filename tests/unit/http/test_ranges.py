@@ -58,7 +58,6 @@ def test_an_empty_blob_has_no_range(value: bytes) -> None:
         b"bytes=+1-2",
         b"items=0-1",
         b"bytes=0-9,20-29",
-        b"bytes=0-99999999999999999999",
         "bytes=\uff11-2".encode(),
     ],
 )

@@ -220,7 +220,7 @@ async def test_it_is_read_only(world: World, method: str, path: str) -> None:
         ("/v2/a/blobs/sha256:..", 400, "DIGEST_INVALID"),
         (f"/v2/{'a' * 300}/blobs/{MISSING}", 400, "NAME_INVALID"),
         ("/v2/_catalog/x", 404, "UNSUPPORTED"),
-        ("/v2/_catalog?n=x", 400, "PAGINATION_NUMBER_INVALID"),
+        ("/v2/_catalog?n=x", 400, "UNSUPPORTED"),
         ("/v2/a/referrers/latest", 400, "DIGEST_INVALID"),
         ("/", 404, "UNSUPPORTED"),
     ],
@@ -297,7 +297,7 @@ async def test_a_range_of_a_blob(world: World, value: str, start: int, stop: int
 @pytest.mark.parametrize("value", ["bytes=300000-", "bytes=500-0", "bytes=-0"])
 async def test_a_range_beyond_the_blob(world: World, value: str) -> None:
     answer = await world.get_blob(("Range", value))
-    assert (answer.status, answer.code) == (416, "RANGE_INVALID")
+    assert (answer.status, answer.code) == (416, "UNSUPPORTED")
     assert answer["content-range"] == f"bytes */{len(BLOB)}"
     assert not world.content.readers[0].entered
 
@@ -486,4 +486,4 @@ async def test_n_and_last(tagged: World, query: str, tags: list[str]) -> None:
 async def test_tags_of_an_unknown_repository(world: World) -> None:
     answer = await world.get("/v2/nobody/tags/list")
     assert (answer.status, answer.code) == (404, "NAME_UNKNOWN")
-    assert (await world.get("/v2/library/pos/tags/list?n=x")).code == "PAGINATION_NUMBER_INVALID"
+    assert (await world.get("/v2/library/pos/tags/list?n=x")).code == "UNSUPPORTED"

@@ -15,6 +15,7 @@ from meshsat.errors import StorageFullError
 from meshsat.http.asgi import App
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
+from meshsat.registry import pulls
 from meshsat.registry.app import OPERATOR, Rights, create_registry
 from meshsat.registry.content import Name
 from meshsat.store import disk
@@ -140,6 +141,14 @@ async def test_the_limits_are_told(autojump_clock: MockClock) -> None:
         kind = [("content-type", IMAGE.media_type)]
         answer = await call(app, "PUT", "/v2/team/app/manifests/1", kind, b" " * 1025)
         assert (answer.status, answer.code) == (413, "SIZE_INVALID")
+        told = [*kind, ("content-length", "1025")]
+        answer = await call(app, "PUT", "/v2/team/app/manifests/1", told, b"")
+        assert (answer.status, answer.code) == (413, "SIZE_INVALID"), "before a byte of it comes"
+        place = await begin(app)
+        told = [("content-length", str(node.store.uploads._limits.size + 1))]
+        answer = await call(app, "PATCH", place, told, b"")
+        assert (answer.status, answer.code) == (413, "SIZE_INVALID"), "before a byte of it comes"
+        assert (await call(app, "DELETE", place)).status == 204
         for _ in range(node.store.uploads._limits.open):
             await begin(app)
         answer = await call(app, "POST", UPLOADS)
@@ -197,6 +206,29 @@ async def test_referrers_come_in_pages(autojump_clock: MockClock) -> None:
         page = f"/v2/team/app/referrers/{IMAGE.root}?n=2"
         while page:
             answer = await call(app, "GET", page)
+            found += [one["digest"] for one in answer.json["manifests"]]
+            page = answer["link"].partition(">")[0].lstrip("<") if "link" in answer else ""
+        assert sorted(found) == sorted(note.root for note in notes)
+
+
+async def test_referrers_are_no_longer_than_clients_take(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulls, "REFERRERS_BYTES", 500)
+    subject = descriptor(IMAGE.media_type, IMAGE.raw)
+    notes = [build_artifact(b"note", f"application/vnd.example.{n:0100}", subject) for n in range(5)]
+    async with registry() as (app, _):
+        await push_blob(app, b"note")
+        await push_blob(app, b"{}")
+        for note in notes:
+            kind = [("content-type", note.media_type)]
+            answer = await call(app, "PUT", f"/v2/team/app/manifests/{note.root}", kind, note.raw)
+            assert answer.status == 201
+        found: list[str] = []
+        page = f"/v2/team/app/referrers/{IMAGE.root}"
+        while page:
+            answer = await call(app, "GET", page)
+            assert len(answer.json["manifests"]) == 1
             found += [one["digest"] for one in answer.json["manifests"]]
             page = answer["link"].partition(">")[0].lstrip("<") if "link" in answer else ""
         assert sorted(found) == sorted(note.root for note in notes)
