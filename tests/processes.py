@@ -5,6 +5,7 @@ Law: what was started is stopped, whatever becomes of the test; nothing of the c
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import httpx
 
 DEADLINE = 40.0
 """Seconds for one step, on a machine that is busy with other tests."""
+LISTENING = re.compile(r"listening on (127\.0\.0\.1:[0-9]+)")
+"""What docker-registry says of its address."""
 T = TypeVar("T")
 
 

@@ -18,11 +18,10 @@ import pytest
 
 from sim.push import push
 from tests.clients.runtimes import DEADLINE, Containerd, Podman, run
-from tests.clients.test_two_nodes import LISTENING, Node, Place, place, until
 from tests.images import Image, build_image, random_bytes, tar_layer
+from tests.processes import LISTENING, Node, Place, until
 from tests.tools import require_root, require_tool
 
-__all__ = ["place"]
 pytestmark = [pytest.mark.clients, pytest.mark.slow, pytest.mark.timeout(180)]
 
 REPOSITORY = "store/till"

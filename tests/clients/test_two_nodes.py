@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -12,24 +10,12 @@ import pytest
 
 from sim.images import Layout, random_image
 from sim.push import push
-from tests.clients.runtimes import short_directory
-from tests.processes import Node, Place, until
+from tests.processes import LISTENING, Node, Place, until
 from tests.tools import require_tool
 
 pytestmark = [pytest.mark.clients, pytest.mark.slow, pytest.mark.timeout(180)]
 
 REPOSITORY, TAG = "test/random", "42"
-LISTENING = re.compile(r"listening on (127\.0\.0\.1:[0-9]+)")
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    with short_directory() as directory:
-        made = Place(directory)
-        try:
-            yield made
-        finally:
-            made.close()
 
 
 class Upstream:
