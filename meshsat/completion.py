@@ -27,10 +27,15 @@ class Completion:
         self._shown: dict[tuple[str, str, str | None], Digest] = {}
         """What the layout's index was last told under a name: clients ask for it again and again."""
 
+    def knows(self, registry: str, repository: str, tag: str | None, digest: Digest) -> bool:
+        """`remember` would have nothing to do."""
+        shown = self._shown.get((registry, repository, tag)) == digest
+        return shown or (registry, repository, tag, digest) in self._incomplete
+
     async def remember(self, registry: str, repository: str, tag: str | None, manifest: Manifest) -> None:
         """Show the image in the layout's index as soon as it is whole."""
         key = (registry, repository, tag, manifest.digest)
-        if key in self._incomplete or self._shown.get(key[:3]) == manifest.digest:
+        if self.knows(*key):
             return
         lacking = await self._manifests.lacking(manifest)
         while len(self._incomplete) >= KEPT:  # one of which a client wants a part only

@@ -140,6 +140,28 @@ class Fetcher:
             await self.completion.remember(registry, repository, tag, manifest)
         return Served(manifest.raw, manifest.media_type, manifest.digest, resolved_at, fresh)
 
+    def manifest_at_hand(self, name: Name, reference: str | Digest) -> Served | None:
+        """As `manifest`, where that would ask nobody, wait for nothing and have nothing to remember: all of
+        it is held, the tag fresh. It looks at what is so now: no answer is kept that could become wrong."""
+        registry = self._registry_of(name, reference)
+        if registry is None:
+            return None
+        resolved_at = None
+        if isinstance(reference, Digest):
+            digest = reference
+        else:
+            found = self._fresh_tag(registry, name.repository, reference)
+            if found is None:
+                return None
+            descriptor, resolved_at = found
+            digest = descriptor.digest
+            if not self.completion.knows(registry, name.repository, reference, digest):
+                return None
+        manifest = self._manifests.at_hand(digest, registry, name.repository)
+        if manifest is None:
+            return None
+        return Served(manifest.raw, manifest.media_type, manifest.digest, resolved_at)
+
     async def bring_site_manifest(self, record: TagRecord) -> None:
         """Have a manifest of site content here. Raises a `MeshsatError`."""
         target = record.descriptor
@@ -232,13 +254,14 @@ class Fetcher:
         self, registry: str, repository: str, tag: str
     ) -> tuple[Descriptor, float | None, bool] | None:
         """What the tag means, since when that is known, and whether that is fresh enough."""
+        fresh = self._fresh_tag(registry, repository, tag)
+        if fresh is not None:
+            return *fresh, True
+        if registry == SITE:
+            return None
         known = self._store.tag(registry, repository, tag)
-        if registry == SITE:  # nobody outside knows better
-            return None if known is None else (known.descriptor, None, True)
         key = (registry, repository, tag)
         max_age = self._policy.tag_ttl(*key)
-        if known is not None and abs(self._unix() - known.resolved_at) <= max_age:
-            return known.descriptor, known.resolved_at, True
         try:
             self._policy.may_fetch(*key)
         except DeniedError:
@@ -269,6 +292,17 @@ class Fetcher:
                 f"what {registry}/{repository}:{tag} means is older than it may be, and nobody can be asked"
             )
         return known.descriptor, known.resolved_at, False
+
+    def _fresh_tag(self, registry: str, repository: str, tag: str) -> tuple[Descriptor, float | None] | None:
+        """What the tag means, and since when that is known, if nobody need be asked."""
+        known = self._store.tag(registry, repository, tag)
+        if known is None:
+            return None
+        if registry == SITE:  # nobody outside knows better
+            return known.descriptor, None
+        if abs(self._unix() - known.resolved_at) <= self._policy.tag_ttl(registry, repository, tag):
+            return known.descriptor, known.resolved_at
+        return None
 
     # --- pulls ---
 

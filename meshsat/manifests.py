@@ -27,6 +27,8 @@ KEPT = 512
 """Parsed manifests in memory."""
 DIGEST_AGE = 60.0
 """Seconds for which an upstream's word that it has a digest is believed."""
+PLACES = 16
+"""Repositories remembered of one of them."""
 LOOK = 0.1
 """Seconds between two looks at what has come, unless that is all."""
 
@@ -58,6 +60,8 @@ class Manifests:
         self._policy = policy
         self._resolve_timeout = resolve_timeout
         self._parsed: dict[Digest, Manifest] = {}
+        self._learned: dict[Digest, set[tuple[str, str]]] = {}
+        """Of those parsed, the repositories of which the store was told."""
 
     async def part(self, registry: str, repository: str, digest: Digest) -> Part | None:
         """How large the manifest of this digest is, by whoever knows, and where a client's miss may fetch it.
@@ -109,10 +113,36 @@ class Manifests:
             media_type = part.media_type or (facts.media_type if facts else None)
             manifest = parse_manifest_untrusted(raw, media_type, algorithm=digest.algorithm)
             while len(self._parsed) >= KEPT:
-                del self._parsed[next(iter(self._parsed))]
+                forgotten = next(iter(self._parsed))
+                del self._parsed[forgotten]
+                self._learned.pop(forgotten, None)
             self._parsed[digest] = manifest
         await self._store.learn(manifest, registry, repository)
+        places = self._learned.setdefault(digest, set())
+        if len(places) >= PLACES:
+            places.clear()
+        places.add((registry, repository))
         return manifest
+
+    def at_hand(self, digest: Digest, registry: str, repository: str) -> Manifest | None:
+        """The manifest, if `bring` would find nothing to do, and all that it refers to is held; of an index,
+        all of one image."""
+        if (registry, repository) not in self._learned.get(digest, ()):
+            return None
+        manifest = self._held_and_parsed(digest)
+        if manifest is None or not self._store.belongs(registry, repository, digest):
+            return None
+        images = [manifest]
+        if manifest.is_index:
+            images = [one for child in manifest.manifests if (one := self._held_and_parsed(child.digest))]
+        size = self._store.blob_size
+        whole = (
+            not one.is_index and all(size(blob.digest) is not None for blob in one.blobs) for one in images
+        )
+        return manifest if any(whole) else None
+
+    def _held_and_parsed(self, digest: Digest) -> Manifest | None:
+        return self._parsed.get(digest) if self._store.blob_size(digest) is not None else None
 
     def parsed(self, digest: Digest) -> Manifest | None:
         """One that was brought lately."""

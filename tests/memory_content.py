@@ -58,6 +58,9 @@ class MemoryContent:
         self.blobs[str(digest)] = data
         return digest
 
+    def manifest_at_hand(self, name: Name, reference: str | Digest) -> Served | None:
+        """Nothing is told before it is asked for."""
+
     async def manifest(self, name: Name, reference: str | Digest) -> Served | None:
         await self._asked("manifest", name, reference)
         tagged = isinstance(reference, str)

@@ -68,6 +68,9 @@ class Content(Protocol):
     async def manifest(self, name: Name, reference: "str | Digest") -> Served | None:
         """The manifest under a tag (str) or digest; None when it cannot be had with all that it refers to."""
 
+    def manifest_at_hand(self, name: Name, reference: "str | Digest") -> Served | None:
+        """The same, if it can be told at once, without waiting for anything; None also when it can't."""
+
     async def open_blob(self, name: Name, digest: Digest) -> BlobReader | None:
         """A reader of the blob, complete or arriving; None when it cannot be had."""
 

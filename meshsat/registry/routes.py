@@ -7,6 +7,7 @@ Laws: pure; nothing of a refused path is ever looked up.
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from meshsat.errors import InvalidInputError
@@ -22,6 +23,8 @@ from meshsat.oci.reference import (
 from meshsat.registry.content import Name
 from meshsat.registry.errors import Code, RefusedError
 
+ROUTES_KEPT = 512
+"""Clients ask for the same again and again; what is refused is not kept."""
 PATH_LIMIT = 2048
 """Bytes of a path; the longest valid one has under 700."""
 QUERY_LIMIT = 8192
@@ -125,6 +128,7 @@ Route = (
 )
 
 
+@lru_cache(ROUTES_KEPT)
 def parse_route_untrusted(raw_path: bytes, query: bytes) -> Route:
     """Raises `RefusedError`: 404 for what is no endpoint, or no tag can be called; 400 for a malformed name,
     digest or number."""

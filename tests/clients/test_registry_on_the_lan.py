@@ -14,7 +14,7 @@ from meshsat.mesh import identity
 from meshsat.trust.passes import Subject, issue_pass
 from sim.images import random_image
 from tests.clients.runtimes import short_directory
-from tests.clients.test_two_nodes import Place, clean_environment, until
+from tests.processes import Place, clean_environment, until
 from tests.tools import ROOT, require_root, require_tool
 
 pytestmark = [pytest.mark.clients, pytest.mark.slow, pytest.mark.timeout(180)]

@@ -95,6 +95,55 @@ async def test_a_name_without_a_registry_means_the_upstream_that_is_set_or_the_o
         assert await up.fetcher.manifest(bare, "42") is not None
 
 
+@pytest.mark.parametrize("image", [IMAGE, MULTI], ids=["image", "index"])
+async def test_what_is_held_is_told_at_once_and_as_it_would_be_told_slowly(
+    autojump_clock: Clock, image: Image
+) -> None:
+    async with full_site("up", "dark", tag_ttl=60.0) as (up, dark):
+        hold(up.site.upstream, image, "42")
+        assert dark.fetcher.manifest_at_hand(POS, "42") is None
+        assert dark.fetcher.manifest_at_hand(POS, digest(image.root)) is None
+        assert await dark.fetcher.manifest(POS, "42") is not None
+        assert dark.fetcher.manifest_at_hand(POS, "42") is None  # its layers are not held
+        await get_all(dark, image)
+        await shown(dark)
+        references: list[str | Digest] = ["42", *map(digest, image.manifests)]
+        for reference in references:
+            slowly = await dark.fetcher.manifest(POS, reference)
+            assert dark.fetcher.manifest_at_hand(POS, reference) == slowly is not None
+        for name in (Name("other.example", POS.repository), Name(POS.registry, "library/other")):
+            assert dark.fetcher.manifest_at_hand(name, digest(image.root)) is None
+        assert dark.fetcher.manifest_at_hand(POS, "43") is None
+
+
+async def test_an_old_tag_is_not_told_at_once(autojump_clock: Clock) -> None:
+    async with full_site("up", "dark", tag_ttl=60.0) as (up, dark):
+        hold(up.site.upstream, IMAGE, "42")
+        await get_all(dark)
+        await shown(dark)
+        assert dark.fetcher.manifest_at_hand(POS, "42") is not None
+        await trio.sleep(61)
+        assert dark.fetcher.manifest_at_hand(POS, "42") is None
+        assert dark.fetcher.manifest_at_hand(POS, digest(IMAGE.root)) is not None
+        newer = build_image([b"another"])
+        hold(up.site.upstream, newer, "42")
+        served = await dark.fetcher.manifest(POS, "42")
+        assert served is not None
+        assert served.raw == newer.raw
+        assert dark.fetcher.manifest_at_hand(POS, "42") is None  # the new one's layer is not held
+
+
+async def test_without_one_of_its_blobs_a_manifest_is_not_at_hand(autojump_clock: Clock) -> None:
+    async with full_site("up", "dark") as (up, dark):
+        hold(up.site.upstream, IMAGE, "42")
+        await get_all(dark)
+        await shown(dark)
+        assert dark.fetcher.manifest_at_hand(POS, "42") is not None
+        del dark.store._contents.blobs[layer_of()]
+        assert dark.fetcher.manifest_at_hand(POS, "42") is None
+        assert dark.fetcher.manifest_at_hand(POS, digest(IMAGE.root)) is None
+
+
 @pytest.mark.parametrize("node", ["up", "dark"])
 async def test_a_miss_is_a_quick_none(autojump_clock: Clock, node: str) -> None:
     async with full_site("up", "dark") as nodes:
