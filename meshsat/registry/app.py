@@ -105,7 +105,7 @@ class _Registry:
         now: Callable[[], float],
     ) -> None:
         self._access = access
-        self._guard = Guard(access, content) if access is not None else None
+        self._guard = Guard(access, content) if access is not None and access.login is not None else None
         self._metrics = metrics
         self._rights = rights if intake is not None else Rights()
         self._pulls = Pulls(content, metrics, section, now)
@@ -132,10 +132,10 @@ class _Registry:
         route = parse_route_untrusted(request.path, request.query)
         request.kind = KINDS[type(route)]
         self._check_right(request.method, route)
-        allowed = everything(route)
+        shows: Callable[[str], bool] = everything
         if self._guard is not None:
             allowed = await self._guard.allow(request.scope, route)
-            route = allowed.route
+            route, shows = allowed.route, allowed.shows
         if request.method not in READING or isinstance(route, UploadsRoute | UploadRoute):
             assert self._pushes is not None  # noqa: S101 - nobody has a right without it
             await self._pushes.serve(request, route, sparse=self._rights.operator)
@@ -152,7 +152,7 @@ class _Registry:
             case ReferrersRoute():
                 await self._pulls.referrers(request, route)
             case CatalogRoute():
-                await self._pulls.catalog(request, route, allowed.shows)
+                await self._pulls.catalog(request, route, shows)
 
     def _check_right(self, method: str, route: Route) -> None:
         """Raises `RefusedError`."""

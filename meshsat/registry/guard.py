@@ -26,17 +26,18 @@ from meshsat.registry.rules import Action
 READING = frozenset({"GET", "HEAD"})
 
 
+def everything(_path: str) -> bool:
+    """What a list shows to whoever may pull everything."""
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Allowed:
     """What may be done of a request."""
 
     route: Route
-    shows: Callable[[str], bool]
+    shows: Callable[[str], bool] = everything
     """Whether a list may name this repository, as it stands in paths."""
-
-
-def everything(route: Route) -> Allowed:
-    return Allowed(route, lambda _path: True)
 
 
 class Guard:
@@ -49,7 +50,7 @@ class Guard:
         match route:
             case PingRoute():
                 await self._access.ping(scope)
-                return everything(route)
+                return Allowed(route)
             case CatalogRoute():
                 principal = await self._access.catalog(scope)
                 return Allowed(route, principal.sees)
@@ -60,7 +61,7 @@ class Guard:
             route = self._mountable(route, permit)
         elif isinstance(route, BlobRoute) and permit.bounded and action is Action.PULL:
             await self._check_belongs(permit, route.digest)
-        return everything(route)
+        return Allowed(route)
 
     async def _check_belongs(self, permit: Permit, blob: Digest) -> None:
         if not await self._content.belongs(permit.name, blob):
