@@ -93,7 +93,8 @@ class Connection:
 
     def shut(self) -> None:
         """No more will be sent; what comes is still read."""
-        self._socket.shutdown(socket.SHUT_WR)
+        with suppress(OSError):  # the server may have closed it meanwhile
+            self._socket.shutdown(socket.SHUT_WR)
 
     def head(self, method: str, target: str, headers: Headers = ()) -> bytes:
         """A request's line and fields; `Host` is added unless it is among them."""
