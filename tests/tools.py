@@ -25,6 +25,7 @@ DEBIAN_PACKAGES = {
     "ip": "iproute2",
     "tc": "iproute2",
     "curl": "curl",
+    "strace": "strace",
     "htpasswd": "apache2-utils",
     "git": "git",
 }
