@@ -31,6 +31,9 @@ Names = Annotated[
         show_default=False,
     ),
 ]
+NodeUrl = Annotated[
+    str | None, typer.Option(metavar="URL", help="The node's registry (default: the one configured here).")
+]
 Root = Annotated[
     Path, typer.Option("--root", metavar="DIR", help="Work on the tree of an image, not on this host.")
 ]
@@ -100,10 +103,7 @@ def detect(root: Root = Path("/"), as_json: Json = False) -> None:
 @app.command("install")
 def install(
     runtimes: Names = None,
-    node: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="The node's registry (default: the one configured here)."),
-    ] = None,
+    node: NodeUrl = None,
     ca_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="PEM file of the authority of an https node.")
     ] = None,
@@ -158,10 +158,7 @@ def uninstall(
 @app.command("status")
 def status(
     runtimes: Names = None,
-    node: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="The node's registry (default: the one configured here)."),
-    ] = None,
+    node: NodeUrl = None,
     root: Root = Path("/"),
     as_json: Json = False,
     config: ConfigFile = None,

@@ -24,6 +24,7 @@ from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256, Hash
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -164,7 +165,7 @@ def make_root(key: NodeKey, fleet_name: str, now: float, lifetime: float = ROOT_
     """The root certificate (DER) of a new fleet. `now` in Unix seconds, `lifetime` in seconds."""
     fleet = f"{parse_fleet_name_untrusted(fleet_name)}-{_key_hash(key.public)}"
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, fleet)])
-    builder = _builder(name, name, key.public, now, now + lifetime)
+    builder = begin_certificate(name, name, key.public, now, now + lifetime)
     builder = _as_authority(builder, path_length=1)
     builder = builder.add_extension(_san(f"spiffe://{fleet}"), critical=False)
     return _sign(builder, key)
@@ -205,16 +206,21 @@ def _node_builder(issuer: Issuer, subject: Subject, now: float, lifetime: float)
     )
     uri = f"spiffe://{fleet}/site/{parse_site_untrusted(subject.site)}/node/{subject.peer}"
     ends = min(now + lifetime, above.not_valid_after_utc.timestamp())
-    builder = _builder(name, above.subject, public_key_of(subject.peer), now, ends)
+    builder = begin_certificate(name, above.subject, public_key_of(subject.peer), now, ends)
     builder = builder.add_extension(_san(uri), critical=False)
     # RFC 5280 4.2.1.1: needed, with the subject key identifiers, under OpenSSL's X509_STRICT.
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public)
     return builder.add_extension(authority, critical=False)
 
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: Ed25519PublicKey, now: float, ends: float
+def begin_certificate(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: Ed25519PublicKey | EllipticCurvePublicKey,
+    now: float,
+    ends: float,
 ) -> x509.CertificateBuilder:
+    """What all our certificates have. `now` and `ends`: Unix seconds."""
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

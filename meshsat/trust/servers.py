@@ -15,7 +15,6 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Self
 
 from cryptography import x509
@@ -27,7 +26,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from meshsat.errors import InvalidInputError
 from meshsat.trust.keys import NodeKey
-from meshsat.trust.passes import BACKDATED, DAY, parse_root_untrusted
+from meshsat.trust.passes import DAY, begin_certificate, parse_root_untrusted
 
 LIFETIME = 90 * DAY
 LIFETIME_LIMIT = 825 * DAY
@@ -64,7 +63,7 @@ class Authority:
         )
         ends = max(anchor.certificate.not_valid_after_utc.timestamp(), now + DAY)
         builder = (
-            _builder(name, name, key.public_key(), now, ends)
+            begin_certificate(name, name, key.public_key(), now, ends)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_key_usage(ca=True), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -91,7 +90,7 @@ class Authority:
         ends = min(now + lifetime, self.certificate.not_valid_after_utc.timestamp())
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
         builder = (
-            _builder(subject, self.certificate.subject, key.public_key(), now, ends)
+            begin_certificate(subject, self.certificate.subject, key.public_key(), now, ends)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(ca=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -120,21 +119,6 @@ def _derive(enroller: NodeKey) -> ec.EllipticCurvePrivateKey:
     """FIPS 186-5, A.2.1: 16 bytes more than the order has, so that the remainder is as good as even."""
     bits = HKDF(SHA256(), 48, salt=None, info=_CONTEXT).derive(enroller.private.private_bytes_raw())
     return ec.derive_private_key(int.from_bytes(bits, "big") % (_ORDER - 1) + 1, ec.SECP256R1())
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: float, ends: float
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(datetime.fromtimestamp(int(now - BACKDATED), UTC))
-        .not_valid_after(datetime.fromtimestamp(int(ends), UTC))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-    )
 
 
 def _key_usage(*, ca: bool) -> x509.KeyUsage:
