@@ -3,10 +3,11 @@
 A wall: whatever the library raises leaves here as `StreamBroken`, and nothing of it lives on by itself: no
 task, no thread, no table. Its Host, Swarm, TCP transport and muxer are not used (docs/decisions says why).
 
-Importing all of py-libp2p takes 54 MB and 0.5 s; what is used of it, half as much. So it is imported by
-whoever makes a `Wire`, not by this module, and its package's `__init__` is not run. It installs no log
-handler then, and its own logger, which tells of every stranger's failure as an error, is silenced: what is
-worth telling is told by `libp2p_transport.py`. With `LIBP2P_DEBUG` in the environment it keeps its voice.
+Importing all of py-libp2p takes 54 MB and 0.5 s; what is used of it, a third. So it is imported by whoever
+makes a `Wire`, not by this module, and its packages' `__init__`s, which import all the rest, are not run. It
+installs no log handler then, and its own logger, which tells of every stranger's failure as an error, is
+silenced: what is worth telling is told by `libp2p_transport.py`. With `LIBP2P_DEBUG` in the environment it
+keeps its voice.
 
 Not here: passes, streams, who may connect.
 """
@@ -167,8 +168,7 @@ class _Library:
 
     def __init__(self) -> None:
         handlers = list(logging.root.handlers)
-        with _hollow_package("libp2p"):
-            import libp2p.transport.quic.utils  # noqa: PLC0415, F401 - first, or the next run in a circle
+        with _hollow_package("libp2p"), _hollow_package("libp2p.transport"):
             from libp2p.crypto import ed25519, keys, x25519  # noqa: PLC0415 - dear: see the module's docstring
             from libp2p.peer import id as peer_id  # noqa: PLC0415
             from libp2p.protocol_muxer import (  # noqa: PLC0415
