@@ -148,6 +148,8 @@ class Fetcher:
             return None
         resolved_at = None
         if isinstance(reference, Digest):
+            if registry == SITE and not self._is_site_manifest(name.repository, reference):
+                return None
             digest = reference
         else:
             found = self._fresh_tag(registry, name.repository, reference)

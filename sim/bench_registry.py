@@ -144,7 +144,8 @@ def put(bench: Bench, registry: Registry, number: int) -> float:
 
 def copy_out(bench: Bench, registry: Registry, number: int) -> float:
     """Seconds."""
-    target = bench.directory / f"out-{registry.name}-{number}"
+    memory = Path("/dev/shm")  # noqa: S108 - so that the disk does not set the pace
+    target = (memory if memory.is_dir() else bench.directory) / f"{bench.directory.name}-{number}"
     began = time.monotonic()
     source = f"docker://{registry.address}/bench/edge:1"
     run("skopeo", "copy", "-q", "--src-tls-verify=false", source, f"dir:{target}")

@@ -21,7 +21,7 @@ OTHER_FILES = 512
 """Open files that are not for clients: the store's, peers', libraries'."""
 FEWEST = 16
 """Connections, however few files there may be."""
-UNSENT = 256 * 1024
+UNSENT = 512 * 1024
 """Bytes that may wait unsent in the kernel: the sender is woken at half of it. More makes a client that is as
 fast as we are slower (what it reads has left the processor's cache), less costs wake-ups (decisions/0016)."""
 
