@@ -379,6 +379,9 @@ class Node:
     async def tag(self, reference: Reference, digest: Digest, resolved_at: float | None) -> Tagged:
         return await self._site.tag(reference, digest, resolved_at)
 
+    def holds(self, digest: Digest) -> bool:
+        return self._store.blob_size(digest) is not None
+
     async def invite(self, *, uses: int, valid_seconds: float) -> str:
         issuer = self._identity.issuer
         if issuer is None:

@@ -51,22 +51,22 @@ class NodeClient:
 
     @contextmanager
     def _connected(self, silence: float) -> Iterator[httpx.Client]:
-        self._require_node()
+        self.require_node()
         timeout = httpx.Timeout(silence, connect=ANSWER_LIMIT)
         transport = httpx.HTTPTransport(uds=os.fspath(self.data_dir / SOCKET), verify=NO_TLS)
         with httpx.Client(transport=transport, base_url="http://node", timeout=timeout) as http:
             yield http
 
-    def _require_node(self) -> None:
+    def require_node(self) -> None:
         path = self.data_dir / SOCKET
         try:
             found = stat.S_ISSOCK(path.stat().st_mode)
         except FileNotFoundError:
             found = False
         except PermissionError:
-            raise self._denied() from None
+            raise self.denied() from None
         if not found:
-            raise self._not_running()
+            raise self.not_running()
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -75,8 +75,8 @@ class NodeClient:
             yield
         except httpx.ConnectError as refused:
             if any(isinstance(cause, PermissionError) for cause in _causes(refused)):
-                raise self._denied() from None
-            raise self._not_running() from None
+                raise self.denied() from None
+            raise self.not_running() from None
         except httpx.TimeoutException:
             raise UnavailableError(
                 f"the node on {self.data_dir} does not answer; see its log, and restart it if that stays so"
@@ -84,13 +84,13 @@ class NodeClient:
         except httpx.TransportError as broken:
             raise UnavailableError(f"the node on {self.data_dir} went away in mid-answer: {broken}") from None
 
-    def _not_running(self) -> UnavailableError:
+    def not_running(self) -> UnavailableError:
         return UnavailableError(
             f"no node runs on {self.data_dir}; start it with: meshsat node --data-dir {self.data_dir}"
             " (or name another directory with --data-dir or MESHSAT_DATA_DIR)"
         )
 
-    def _denied(self) -> DeniedError:
+    def denied(self) -> DeniedError:
         return DeniedError(
             f"not allowed to talk to the node on {self.data_dir}: run this as the user who runs the node"
         )

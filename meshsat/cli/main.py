@@ -7,7 +7,9 @@ import typer
 from meshsat.cli import (
     certificate,
     demo,
+    export,
     images,
+    import_,
     init,
     invite,
     join,
@@ -36,6 +38,8 @@ app.command("invite")(invite.run)
 app.command("join")(join.run)
 app.command("certificate")(certificate.run)
 app.command("pull")(pull.run)
+app.command("export")(export.run)
+app.command("import")(import_.run)
 app.command("status")(status.run)
 app.command("peers")(peers.run)
 app.command("images")(images.run)

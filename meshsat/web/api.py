@@ -61,6 +61,7 @@ def create_api(view: NodeView) -> Starlette:
         Route("/api/v1/images", api.images),
         Route("/api/v1/pull", api.pull, methods=["POST"]),
         Route("/api/v1/tag", api.tag, methods=["POST"]),
+        Route("/api/v1/held", api.held, methods=["POST"]),
         Route("/api/v1/invite", api.invite, methods=["POST"]),
     ]
     return _application([*_public_routes(api), *verbs])
@@ -132,6 +133,11 @@ class _Api:
             None if resolved_at is None else float(resolved_at),
         )
         return JSONResponse({"taken": told.taken, "resolved_at": told.resolved_at})
+
+    async def held(self, request: Request) -> Response:
+        body = parse_arguments_untrusted(await _read_body(request), {"digests": list})
+        asked = [Digest.parse_untrusted(text) for text in body.get("digests", [])]
+        return JSONResponse({"held": [str(digest) for digest in asked if self._view.holds(digest)]})
 
     async def invite(self, request: Request) -> Response:
         known = {"uses": int, "valid_seconds": (int, float)}

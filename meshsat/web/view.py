@@ -68,5 +68,8 @@ class NodeView(Protocol):
         Raises `NotFoundError`, `InvalidInputError`.
         """
 
+    def holds(self, digest: Digest) -> bool:
+        """Whether the manifest or blob is on this node's disk, whole."""
+
     async def invite(self, *, uses: int, valid_seconds: float) -> str:
         """A join token. Raises `DeniedError` where this node is no enroller."""

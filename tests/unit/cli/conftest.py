@@ -86,6 +86,9 @@ class FakeNode:
                 raise event
             yield event
 
+    def holds(self, digest: Digest) -> bool:
+        raise AssertionError("no verb of these tests asks")
+
     async def tag(self, reference: Reference, digest: Digest, resolved_at: float | None) -> Any:
         raise AssertionError("no verb of these tests tags")
 

@@ -11,6 +11,8 @@ VERBS = (
     "join",
     "certificate",
     "pull",
+    "export",
+    "import",
     "status",
     "peers",
     "images",

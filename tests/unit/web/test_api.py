@@ -100,6 +100,9 @@ class View:
         self.tagged.append((str(reference), str(digest), resolved_at))
         return Told(taken=True, resolved_at=resolved_at or 7.0)
 
+    def holds(self, digest: Digest) -> bool:
+        return digest == Digest.of(b"held")
+
     async def invite(self, *, uses: int, valid_seconds: float) -> str:
         if self.fault is not None:
             raise self.fault
@@ -277,6 +280,15 @@ async def test_a_malformed_tag_is_told_to_nobody(view: View, body: object) -> No
     assert answer.status == 400
     assert answer.json["error"]["code"] == "invalid"
     assert view.tagged == []
+
+
+async def test_held(view: View) -> None:
+    held, other = str(Digest.of(b"held")), str(Digest.of(b"other"))
+    answer = await post(view, "/api/v1/held", {"digests": [other, held]})
+    assert (answer.status, answer.json) == (200, {"held": [held]})
+    assert (await post(view, "/api/v1/held", {})).json == {"held": []}
+    for body in ({"digests": "x"}, {"digests": ["x"]}, {"digests": [1]}):
+        assert (await post(view, "/api/v1/held", body)).status == 400
 
 
 async def test_invite(view: View) -> None:
