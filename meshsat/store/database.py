@@ -49,6 +49,8 @@ CREATE TABLE IF NOT EXISTS pin (
     digest TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (digest, reason)) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS holding (  -- what belongs to a repository of site content
     repository TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (repository, digest)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dropped (  -- what was deleted there, though manifests refer to it
+    repository TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (repository, digest)) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS referrer (
     registry TEXT NOT NULL, repository TEXT NOT NULL, subject TEXT NOT NULL, digest TEXT NOT NULL,
     descriptor TEXT NOT NULL, PRIMARY KEY (registry, repository, subject, digest)) STRICT;
@@ -92,6 +94,8 @@ class Contents:
     pins: dict[Digest, frozenset[str]] = field(default_factory=dict)
     holdings: dict[str, set[Digest]] = field(default_factory=dict)
     """By repository of site content."""
+    dropped: set[tuple[str, Digest]] = field(default_factory=set)
+    """Repository of site content, and what was deleted there."""
     referrers: dict[tuple[str, str, Digest], dict[Digest, Descriptor]] = field(default_factory=dict)
     """By registry, repository and subject."""
     uploads: dict[str, UploadRow] = field(default_factory=dict)
@@ -251,14 +255,16 @@ class Database:
     # Site content
 
     def add_holdings(self, repository: str, digests: Iterable[Digest]) -> None:
+        rows = [(repository, str(digest)) for digest in digests]
         with self._transaction() as connection:
-            connection.executemany(
-                "INSERT OR IGNORE INTO holding VALUES (?, ?)",
-                [(repository, str(digest)) for digest in digests],
-            )
+            connection.executemany("INSERT OR IGNORE INTO holding VALUES (?, ?)", rows)
+            connection.executemany("DELETE FROM dropped WHERE repository = ? AND digest = ?", rows)
 
     def drop_holding(self, repository: str, digest: Digest) -> None:
-        self._do("DELETE FROM holding WHERE repository = ? AND digest = ?", repository, str(digest))
+        row = (repository, str(digest))
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM holding WHERE repository = ? AND digest = ?", row)
+            connection.execute("INSERT OR IGNORE INTO dropped VALUES (?, ?)", row)
 
     def add_referrer(self, registry: str, repository: str, subject: Digest, found: Descriptor) -> None:
         document = json.dumps(found.as_json())
@@ -299,6 +305,7 @@ class Database:
                 images={row[0]: _image(row) for row in self._do("SELECT * FROM image")},
                 pins=self._pins(),
                 holdings=self._holdings(),
+                dropped={(row[0], _digest(row[1])) for row in self._do("SELECT * FROM dropped")},
                 referrers=self._referrers(),
                 uploads={row[0]: UploadRow(*row) for row in self._do("SELECT * FROM upload")},
             )

@@ -10,7 +10,6 @@ from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import Manifest
 from meshsat.oci.reference import SITE
 from meshsat.store.database import Contents
-from meshsat.store.images import belonging_to
 from meshsat.store.partial import Backing
 
 REFERRERS_LIMIT = 10_000
@@ -40,6 +39,7 @@ class Repositories:
         return self._contents.holdings.keys()
 
     async def add(self, repository: str, digests: Iterable[Digest]) -> None:
+        """They were pushed there, or mounted."""
         async with self._turn:
             await self._add(repository, digests)
 
@@ -49,6 +49,7 @@ class Repositories:
         if news:
             await self._backing.threads.run(self._backing.database.add_holdings, repository, news)
             self._contents.holdings.setdefault(repository, set()).update(news)
+            self._contents.dropped.difference_update((repository, digest) for digest in news)
 
     def _is_gone(self, repository: str, digest: Digest) -> bool:
         """A manifest that was deleted does not come back because an index lists it."""
@@ -64,6 +65,7 @@ class Repositories:
             await self._backing.threads.run(self._backing.database.drop_holding, repository, digest)
             await self._drop_referrer(SITE, repository, digest)
             held.discard(digest)
+            self._contents.dropped.add((repository, digest))
             if not held:
                 self._contents.holdings.pop(repository, None)
             return True
@@ -75,7 +77,10 @@ class Repositories:
         if registry == SITE or manifest.subject is not None:
             async with self._turn:
                 if registry == SITE:
-                    await self._add(repository, belonging_to(manifest))
+                    dropped = self._contents.dropped
+                    children = [child.digest for child in manifest.children]
+                    kept = [digest for digest in children if (repository, digest) not in dropped]
+                    await self._add(repository, [manifest.digest, *kept])
                 if manifest.subject is not None:
                     await self._add_referrer(registry, repository, manifest.subject.digest, manifest.referrer)
 

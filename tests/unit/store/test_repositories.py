@@ -58,6 +58,24 @@ async def test_what_is_dropped_is_gone_from_one_repository(tmp_path: Path) -> No
         assert list(store.repositories.names()) == ["b"]
 
 
+async def test_a_deleted_blob_comes_back_by_a_push_only(tmp_path: Path) -> None:
+    layer = ROOT.blobs[-1].digest
+    async with await Store.open(tmp_path, threads=0) as store:
+        await store.learn(ROOT, SITE, "a")
+        assert await store.repositories.drop("a", layer)
+        await store.learn(ROOT, SITE, "a")  # as each GET of the manifest does
+        assert not store.repositories.holds("a", layer)
+    async with await Store.open(tmp_path, threads=0) as store:
+        await store.learn(ROOT, SITE, "a")
+        assert not store.repositories.holds("a", layer)
+        await store.learn(ROOT, SITE, "b")
+        assert store.repositories.holds("b", layer)
+        await store.repositories.add("a", [layer])
+        assert store.repositories.holds("a", layer)
+    async with await Store.open(tmp_path, threads=0) as store:
+        assert store.repositories.holds("a", layer)
+
+
 async def test_a_deleted_manifest_does_not_come_back_because_an_index_lists_it(tmp_path: Path) -> None:
     index = build_image([b"x"], ["linux/amd64", "linux/arm64"])
     root = parse_manifest_untrusted(index.raw, index.media_type)
