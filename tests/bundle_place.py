@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -158,5 +159,10 @@ def save_directory(path: Path, files: Mapping[str, bytes]) -> Path:
 
 
 def everything(place: MemoryPlace) -> tuple[Any, ...]:
-    """What two places that hold the same have in common."""
-    return place.blobs, place.manifests, place.named
+    """What two places that hold the same have in common: all but the lists of referrers that an import makes."""
+    made = {
+        name: digest for name, (digest, _) in place.named.items() if re.search(":sha256-[0-9a-f]{64}$", name)
+    }
+    manifests = {key: one for key, one in place.manifests.items() if key[1] not in made.values()}
+    named = {name: told for name, told in place.named.items() if name not in made}
+    return place.blobs, manifests, named

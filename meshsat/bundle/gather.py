@@ -7,6 +7,7 @@ that were not asked for; what can't be had is an error before a byte is written.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from meshsat.bundle.fallback import fallback_tag
 from meshsat.bundle.layout import Entry
 from meshsat.bundle.place import Found, Origin, Repository
 from meshsat.errors import InvalidInputError, NotFoundError
@@ -157,7 +158,7 @@ class _Gathering:
         if repository not in self._tags:
             self._tags[repository] = frozenset(self._origin.tags(repository))
         for suffix in SUFFIXES:
-            tag = f"{subject.algorithm}-{subject.hex[:64]}{suffix}"
+            tag = fallback_tag(subject) + suffix
             found = self._origin.manifest(repository, tag) if tag in self._tags[repository] else None
             if found is not None:
                 yield Reference(repository.registry, repository.name, tag), found

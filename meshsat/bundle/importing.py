@@ -10,6 +10,7 @@ there already is not put again.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from meshsat.bundle.fallback import fallback_index, fallback_tag
 from meshsat.bundle.layout import Entry
 from meshsat.bundle.place import Receiver, Repository, read_whole
 from meshsat.bundle.plan import Closure, Plan
@@ -18,6 +19,8 @@ from meshsat.bundle.tar import Member
 from meshsat.errors import DigestMismatchError, InvalidInputError, MeshsatError
 from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import Digest
+from meshsat.oci.manifest import Manifest
+from meshsat.oci.reference import SITE, Reference
 
 PASSES = 40
 """Times that an archive is gone through at most; each must bring something new."""
@@ -74,6 +77,10 @@ class Import:
         self._wanted: dict[Digest, Descriptor] = {}
         self._moved = Moved(0, 0)
         self._prepared = False
+        self._listed: set[tuple[Repository, str]] = set()
+        """Tags that came with the archive."""
+        self._referring: dict[tuple[Repository, Digest], list[Manifest]] = {}
+        """Untagged manifests, by what they refer to."""
 
     def run(self) -> None:
         """Everything that happens is told. Raises a `MeshsatError` when nothing can be made of the archive,
@@ -98,6 +105,7 @@ class Import:
         for image in list(self._open):
             lost = ", ".join(sorted(map(str, image.pending))[:SHOWN])
             self._fail(image, f"{damage}" if damage else self._absent(lost))
+        self._list_referrers()
         if self._plan.referrers in self._plan.damaged:
             raise InvalidInputError("the list of what refers to the images (signatures, SBOMs) is damaged")
 
@@ -279,6 +287,7 @@ class Import:
             self._fail(image, str(refused))
             return
         self._open.remove(image)
+        self._note_referrer(image)
         if image.closure.absent:
             note = "; ".join(
                 filter(None, [note, f"{len(image.closure.absent)} of its platforms are left out"])
@@ -286,3 +295,24 @@ class Import:
         blobs = sum(blob.size for blob in image.closure.blobs.values())
         size = blobs + sum(len(manifest.raw) for manifest in image.closure.manifests)
         self._tell(Brought(image.entry, size, note))
+
+    # --- what refers to the images ---
+
+    def _note_referrer(self, image: _Image) -> None:
+        reference, manifest = image.entry.reference, image.closure.manifests[-1]
+        if reference is not None and reference.tag is not None:
+            self._listed.add((image.repository, reference.tag))
+        elif manifest.subject is not None and image.repository.registry != SITE:
+            self._referring.setdefault((image.repository, manifest.subject.digest), []).append(manifest)
+
+    def _list_referrers(self) -> None:
+        """Of other registries than the site's own, peers hear by tags alone: untagged referrers get one."""
+        moments = [entry.resolved_at for entry in self._plan.images or () if entry.resolved_at is not None]
+        for (repository, subject), referrers in sorted(self._referring.items(), key=lambda item: item[0]):
+            tag = fallback_tag(subject)
+            if (repository, tag) in self._listed:
+                continue
+            index = fallback_index(referrers)
+            self._receiver.put_manifest(repository, index)
+            named = Reference(repository.registry, repository.name, tag)
+            self._receiver.tag(named, index.digest, max(moments, default=None))

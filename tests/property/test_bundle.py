@@ -61,7 +61,7 @@ def test_as_an_archive(tmp_path_factory: Any, given_place: tuple[MemoryPlace, li
         there = MemoryPlace()
         assert not failures(read(there, source))
         assert everything(there) == everything(here)
-    again = write(there, fresh(tmp_path_factory, ".tar"), *names, zstd=zstd)
+    again = write(here, fresh(tmp_path_factory, ".tar"), *names, zstd=zstd)
     assert again.read_bytes() == path.read_bytes()
 
 

@@ -7,6 +7,7 @@ import pytest
 import zstandard
 
 from meshsat.bundle.importing import Brought
+from meshsat.bundle.place import Repository
 from meshsat.bundle.sources import open_pipe
 from meshsat.errors import InvalidInputError, StorageFullError
 from meshsat.oci.digest import Digest
@@ -62,6 +63,25 @@ def test_through_a_pipe_in_one_go(tmp_path: Path) -> None:
     raw = write(here, tmp_path / "a.tar", APP, "reg.test/pos/app:0", zstd=True).read_bytes()
     assert not failures(read(there, open_pipe(io.BytesIO(raw))))
     assert everything(there) == everything(here)
+
+
+def test_untagged_referrers_are_listed_under_a_tag_that_peers_hear_of(tmp_path: Path) -> None:
+    there, tag = MemoryPlace(), f"sha256-{IMAGE.root[7:]}"
+    path = write(full_place(), tmp_path / "a.tar", APP)
+    read(there, path)
+    digest, moment = there.named[f"reg.test/pos/app:{tag}"]
+    found = there.manifest(Repository("reg.test", "pos/app"), digest)
+    assert found is not None
+    assert [one.artifact_type for one in found.manifest.manifests] == ["a/sbom"]
+    assert moment == 1000.5
+    # One that comes with the archive is as it was; and site content has records of its own.
+    there.named[f"reg.test/pos/app:{tag}"] = (digest, 900.0)
+    again = MemoryPlace()
+    read(again, write(there, tmp_path / "b.tar", APP))
+    assert again.named[f"reg.test/pos/app:{tag}"] == (digest, 900.0)
+    site = MemoryPlace()
+    read(site, path, "site.internal/app:1")
+    assert not [name for name in site.named if name.endswith(tag)]
 
 
 def test_blobs_come_before_manifests_and_children_before_their_index(tmp_path: Path) -> None:
