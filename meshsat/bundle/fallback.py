@@ -1,7 +1,7 @@
 """The tag at which what refers to a manifest is listed, where a registry has no API for it.
 
-It is the specification's (distribution-spec, "Referrers Tag Schema"). A site's nodes tell each other tags, and
-nothing of untagged manifests of other registries: by such a tag a neighbour of the node that imported a
+It is the specification's (distribution-spec, "Referrers Tag Schema"). A site's nodes tell each other tags,
+and nothing of untagged manifests of other registries: by such a tag a neighbour of the node that imported a
 signature finds it.
 """
 

@@ -68,7 +68,7 @@ def start(place: Place) -> World:
     two.start()
     two.wait_until_ready(peers=1)
     head.wait_until_ready()
-    files = {}
+    files: dict[str, bytes] = {}
     entries = []
     for tag, image in (("1", OLD), ("2", NEW), ("docker", DOCKER), ("one", ONE)):
         files |= layout_files(image, f"{HOME}:{tag}")
@@ -92,7 +92,8 @@ def serves(node: Node, image: Image, tag: str, home: str = HOME) -> None:
     """Every manifest and blob of the image, byte for byte, from the node's own registry."""
 
     def come() -> bool:
-        return node.get(f"{home}/manifests/{tag}").headers.get("docker-content-digest") == image.root
+        told: str = node.get(f"{home}/manifests/{tag}").headers.get("docker-content-digest", "")
+        return told == image.root
 
     until(f"{node.name} serves {home}:{tag}", come)
     for digest, raw in image.manifests.items():
