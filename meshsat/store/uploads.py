@@ -25,7 +25,7 @@ from meshsat.store.records import UploadRow
 
 log = structlog.get_logger(__name__)
 
-JOINED = 1024 * 1024
+JOINED = 512 * 1024
 """Bytes of small parts that are written together."""
 SLICE = 16 * 1024 * 1024
 """Bytes that are hashed again in one go: a cancelled caller waits for no more than that."""
