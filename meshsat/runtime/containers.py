@@ -14,7 +14,7 @@ from typing import Any
 from meshsat.errors import InvalidInputError
 from meshsat.oci.reference import registry_as_component
 from meshsat.runtime.docker import authority
-from meshsat.runtime.formats import parse_toml_untrusted, texts
+from meshsat.runtime.formats import parse_toml_untrusted, table, texts
 from meshsat.runtime.plans import MARK, Mirror, Origin, Plan, View
 from meshsat.runtime.toml_edit import quoted
 
@@ -154,7 +154,12 @@ def _tables(view: View) -> dict[str, _Table]:
     """Prefix -> the table that holds for it. Raises `InvalidInputError`."""
     tables: dict[str, _Table] = {}
     for path in _files(view):
-        found = parse_toml_untrusted(path, view.read(path) or b"").get("registry", [])
+        whole = parse_toml_untrusted(path, view.read(path) or b"")
+        for setting, kind in (("insecure", "insecure"), ("blocked", "block")):  # version 1 of the format
+            old = table(path, whole, "registries", kind).get("registries")
+            for host in texts(path, f"registries.{kind}", old):
+                tables[host] = _Table(host, host, {setting: True}, path)
+        found = whole.get("registry", [])
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
             raise InvalidInputError(f"{path}: registry must be tables, [[registry]]")
         for one in found:

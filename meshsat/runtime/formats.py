@@ -71,9 +71,8 @@ def parse_yaml_untrusted(path: str, data: bytes) -> dict[str, Any]:
     except MarkedYAMLError as fault:
         mark = fault.problem_mark or fault.context_mark
         where = f"line {mark.line + 1}: " if mark is not None else ""
-        raise InvalidInputError(
-            f"{path} is not valid YAML: {where}{fault.problem or fault.context}; nothing was changed"
-        ) from None
+        said = str(fault.problem or fault.context).partition(" with value")[0]  # which may be a secret
+        raise InvalidInputError(f"{path} is not valid YAML: {where}{said}; nothing was changed") from None
     except (
         YAMLError,
         ValueError,

@@ -64,6 +64,15 @@ def test_the_last_file_has_the_last_word_about_a_prefix() -> None:
     assert "insecure" not in found
 
 
+def test_the_oldest_form_of_the_file_is_understood() -> None:
+    old = (
+        '[registries.insecure]\nregistries = ["lab.lan:5000"]\n[registries.block]\nregistries = ["bad.io"]\n'
+    )
+    found = planned({MAIN: old})
+    assert found["lab.lan:5000"]["insecure"] is True
+    assert "bad.io" not in found
+
+
 def test_our_own_drop_in_is_not_read() -> None:
     assert planned({DROP_IN: "whatever ["}) == planned({})
 

@@ -54,6 +54,13 @@ def test_faults_name_the_file_and_the_line(parse: Parse, data: bytes, said: str)
     assert said in str(fault.value)
 
 
+def test_a_key_that_is_there_twice_is_told_without_its_values() -> None:
+    with pytest.raises(InvalidInputError) as fault:
+        parse_yaml_untrusted("/f", b"password: hunter2\npassword: hunter3\n")
+    assert "line 2" in str(fault.value)
+    assert "hunter" not in str(fault.value)
+
+
 def test_tables_and_texts() -> None:
     found = json.loads('{"a": {"b": {"c": ["x"]}}, "n": null, "s": "x"}')
     assert table("f", found, "a", "b") == {"c": ["x"]}
