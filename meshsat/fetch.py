@@ -15,12 +15,13 @@ import trio
 
 from meshsat.completion import Completion
 from meshsat.errors import DeniedError, InvalidInputError, MeshsatError, NotFoundError, UnavailableError
-from meshsat.manifests import Manifests, fallback_tag, listed_referrers_untrusted, sources_of
+from meshsat.manifests import Manifests, sources_of
 from meshsat.mesh.service import Mesh, error_of
 from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import MANIFEST_LIMIT, Manifest
 from meshsat.oci.reference import SITE, Reference
+from meshsat.oci.referrers import fallback_tag, listed_referrers_untrusted
 from meshsat.protocol.events import Fault
 from meshsat.pull_through import PullThrough
 from meshsat.reading import NO_SOURCE_LIMIT, ArrivingBlob, Part, StoredBlob

@@ -14,7 +14,6 @@ from meshsat.mesh.demand import Signal
 from meshsat.mesh.service import Mesh
 from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import Digest
-from meshsat.oci.fields import parse_object_untrusted, take_objects
 from meshsat.oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest_untrusted
 from meshsat.oci.reference import SITE
 from meshsat.protocol.events import Priority
@@ -36,21 +35,6 @@ LOOK = 0.1
 def sources_of(registry: str, repository: str, *, manifest: bool) -> tuple[Source, ...]:
     """Where upstream has what belongs to that repository."""
     return () if registry == SITE else ((registry, repository, manifest),)
-
-
-def fallback_tag(subject: Digest) -> str:
-    """The tag at which clients keep the list of what refers to `subject` where there is no API for it
-    (distribution-spec, "Referrers Tag Schema")."""
-    return f"{subject.algorithm[:32]}-{subject.hex[:64]}"
-
-
-def listed_referrers_untrusted(raw: bytes) -> list[Descriptor]:
-    """What the index under a fallback tag lists; nothing if it is no index."""
-    try:
-        body = parse_object_untrusted(raw, "referrers")
-        return [Descriptor.parse_untrusted(item) for item in take_objects(body, "manifests")]
-    except InvalidInputError:
-        return []
 
 
 class Manifests:

@@ -7,7 +7,6 @@ that were not asked for; what can't be had is an error before a byte is written.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from meshsat.bundle.fallback import fallback_tag
 from meshsat.bundle.layout import Entry
 from meshsat.bundle.place import Found, Origin, Repository
 from meshsat.errors import InvalidInputError, NotFoundError
@@ -16,6 +15,7 @@ from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import Manifest
 from meshsat.oci.platform import Platform
 from meshsat.oci.reference import Reference
+from meshsat.oci.referrers import fallback_tag
 
 REFERRERS_LIMIT = 10_000
 ATTESTED = "vnd.docker.reference.digest"

@@ -10,7 +10,6 @@ there already is not put again.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from meshsat.bundle.fallback import fallback_index, fallback_tag
 from meshsat.bundle.layout import Entry
 from meshsat.bundle.place import Receiver, Repository, read_whole
 from meshsat.bundle.plan import Closure, Plan
@@ -21,6 +20,7 @@ from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import Manifest
 from meshsat.oci.reference import SITE, Reference
+from meshsat.oci.referrers import fallback_index, fallback_tag
 
 PASSES = 40
 """Times that an archive is gone through at most; each must bring something new."""

@@ -1,6 +1,6 @@
-from meshsat.bundle.fallback import fallback_index, fallback_tag
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import parse_manifest_untrusted
+from meshsat.oci.referrers import fallback_index, fallback_tag
 from tests.images import build_artifact, build_image, descriptor
 
 IMAGE = build_image([b"layer"])
