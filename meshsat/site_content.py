@@ -5,6 +5,7 @@ word about a tag wins, and a deletion is a word like any other; what an upstream
 a push. Manifests are brought to every node as soon as they are heard of, blobs when somebody wants them.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -31,10 +32,25 @@ log = structlog.get_logger(__name__)
 
 RETRY_EVERY = 10.0
 """Seconds until manifests that nobody could give are asked for again."""
+GIVE_UP = 3600.0
+"""Seconds for which one is looked for. Later it comes when a client asks for it, or after a restart."""
+DUE_LIMIT = 4096
+"""Records of one author that wait to be acted on."""
+BROUGHT_LIMIT = 256 << 20
+"""Bytes of manifests that one author can make this node fetch unasked, until it is started again."""
 BRING_LIMIT = 15.0
 """Seconds for one manifest to come from a peer."""
 TICK = 1e-3
 """Seconds by which a word about a tag is younger than the one that it replaces, whatever the clocks say."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A record to act on."""
+
+    record: TagRecord
+    until: float
+    """When to give up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +81,14 @@ class SiteContent:
         self._key = key
         self._unix = unix
         self._pin = pin
-        self._due: dict[Key, TagRecord] = {}
+        self.due: dict[Key, _Due] = {}
         """Heard, and not acted on yet."""
+        self._owed: Counter[str] = Counter()
+        """How much of that by each author."""
+        self._brought: Counter[str] = Counter()
+        """Bytes of manifests that came because an author told of them."""
+        self._waits: dict[str, float] = {}
+        """Until when what an author tells of is not asked for: his last word was not true."""
         self._news = trio.Event()
 
     # --- blobs (registry/content.py) ---
@@ -252,26 +274,47 @@ class SiteContent:
 
     def heard(self, record: ImageRecord) -> None:
         """A record of site content came by gossip, or is ours."""
-        self._due[record.key] = row_of(record)
+        self._remember(row_of(record))
         self._news.set()
+
+    def _remember(self, record: TagRecord) -> None:
+        self._done(record.key)
+        if self._owed[record.author] >= DUE_LIMIT:
+            log.warning("a member tells of too much site content at once", peer=record.author)
+            return
+        self.due[record.key] = _Due(record, trio.current_time() + GIVE_UP)
+        self._owed[record.author] += 1
+
+    def _done(self, key: Key) -> None:
+        known = self.due.pop(key, None)
+        if known is not None:
+            self._owed[known.record.author] -= 1
+            self._owed += Counter()  # forgets those that are owed nothing
 
     async def run(self) -> None:
         """Run until cancelled: keep what is heard, and act on it."""
         for record in self._store.records():
-            if record.registry == SITE and record.names_digest and not record.is_gone:
-                self._due.setdefault(record.key, record)
+            news = record.registry == SITE and record.names_digest and not record.is_gone
+            if news and record.key not in self.due:
+                self._remember(record)
         while True:
             self._news = trio.Event()
-            for key, record in list(self._due.items()):
-                try:
-                    done = await self._follow(record)
-                except MeshsatError as failed:
-                    log.info("site content is not here yet", name=":".join(key[1:]), problem=str(failed))
-                    done = isinstance(failed, InvalidInputError)
-                if done and self._due.get(key) is record:
-                    del self._due[key]
+            for key, due in list(self.due.items()):
+                if self.due.get(key) is due and await self._look(due) and self.due.get(key) is due:
+                    self._done(key)
             with trio.move_on_after(RETRY_EVERY):
                 await self._news.wait()
+
+    async def _look(self, due: "_Due") -> bool:
+        """Whether there is nothing more to do for it."""
+        record = due.record
+        try:
+            done = await self._follow(record)
+        except MeshsatError as failed:
+            log.info("site content is not here yet", name=record.repository, problem=str(failed))
+            self._waits[record.author] = trio.current_time() + RETRY_EVERY
+            done = isinstance(failed, InvalidInputError)
+        return done or trio.current_time() >= due.until
 
     async def _follow(self, record: TagRecord) -> bool:
         """False: to be tried again."""
@@ -286,12 +329,20 @@ class SiteContent:
         digest = record.descriptor.digest
         if not record.names_digest or self._store.repositories.holds(record.repository, digest):
             return True
-        if self._store.blob_size(digest) is None and self._mesh.machine.held_by_peers(digest) is None:
-            return False
-        with trio.move_on_after(BRING_LIMIT):
+        author, size = record.author, record.descriptor.size
+        if self._store.blob_size(digest) is None:
+            if self._brought[author] + size > BROUGHT_LIMIT:
+                return True  # it comes when somebody asks for it
+            now = trio.current_time()
+            if self._mesh.machine.held_by_peers(digest) is None or now < self._waits.get(author, now):
+                return False
+            self._waits.pop(author, None)
+        with trio.move_on_after(BRING_LIMIT) as patience:
             await self._fetcher.bring_site_manifest(record)
-            return True
-        return False
+            self._brought[author] += size
+        if patience.cancelled_caught:
+            self._waits[author] = trio.current_time() + RETRY_EVERY
+        return not patience.cancelled_caught
 
 
 def _registry(name: Name) -> str:

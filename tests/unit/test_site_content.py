@@ -7,11 +7,16 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from meshsat import site_content
 from meshsat.errors import InvalidInputError, NotFoundError
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import parse_manifest_untrusted
-from meshsat.oci.reference import Reference
+from meshsat.oci.media_types import OCI_MANIFEST
+from meshsat.oci.reference import SITE, Reference
+from meshsat.protocol import events
+from meshsat.protocol.gossip import ImageRecord, seal
 from meshsat.registry.content import MissingContentError, Name
+from tests.brain import key
 from tests.images import Image, build_artifact, build_image, descriptor, random_bytes
 from tests.mesh.full_node import POS, FullNode, full_site, hold, unix
 
@@ -256,6 +261,80 @@ async def test_an_operator_pulls_site_content_too(autojump_clock: MockClock) -> 
         assert await pulled(b, IMAGE, "1")
         with pytest.raises(NotFoundError, match="nobody pushed"):
             await b.pull("site.internal/team/app:2")
+
+
+# --- members that tell too much ---
+
+
+def tell(node: FullNode, blob: Digest, author: str, size: int = 400) -> ImageRecord:
+    """A record by another member of the site, as gossip brings it."""
+    record = seal(
+        key(author),
+        registry=SITE,
+        repository="team/app",
+        reference=str(blob),
+        media_type=OCI_MANIFEST,
+        digest=blob,
+        size=size,
+        resolved_at=unix(),
+    )
+    node.site_content.heard(record)
+    return record
+
+
+def asked(node: FullNode) -> int:
+    """Manifests that are looked for."""
+    return len(node.site_content.due)
+
+
+async def test_what_nobody_has_is_not_looked_for_for_ever(autojump_clock: MockClock) -> None:
+    async with full_site("a") as (a,):
+        tell(a, Digest.of(b"nowhere"), "liar")
+        await trio.sleep(site_content.GIVE_UP - 1)
+        assert asked(a) == 1
+        await trio.sleep(site_content.RETRY_EVERY + 1)
+        assert asked(a) == 0
+
+
+async def test_one_member_is_owed_so_much_and_no_more(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site_content, "DUE_LIMIT", 5)
+    async with full_site("a") as (a,):
+        for number in range(20):
+            tell(a, Digest.of(b"%d" % number), "liar")
+        tell(a, Digest.of(b"honest"), "other")
+        assert asked(a) == 6
+        await trio.sleep(SOON)
+        assert asked(a) == 6
+
+
+async def test_a_member_that_fills_disks_is_followed_up_to_a_bound(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site_content, "BROUGHT_LIMIT", len(IMAGE.raw) + 10)
+    async with full_site("a", "b") as (a, b):
+        await push(b, IMAGE, "1")
+        await trio.sleep(SOON)
+        assert a.store.blob_size(digest(IMAGE.root)) is not None
+        await push(b, OTHER, "2")
+        await trio.sleep(SOON)
+        assert a.store.blob_size(digest(OTHER.root)) is None
+        assert asked(a) == 0
+        assert await pulled(a, OTHER, "2"), "whoever asks gets it all the same"
+
+
+async def test_who_announces_what_he_does_not_give_delays_nobody_else(autojump_clock: MockClock) -> None:
+    async with full_site("a", "b") as (a, b):
+        lies = [Digest.of(b"lie %d" % number) for number in range(50)]
+        for one in lies:
+            b.node.driver.feed(events.BlobPublished(one, 400))
+        await trio.sleep(SOON)
+        for one in lies:
+            tell(a, one, "liar")
+        await push(b, IMAGE, "1")
+        await trio.sleep(site_content.BRING_LIMIT + SOON)
+        assert a.store.blob_size(digest(IMAGE.root)) is not None
 
 
 # --- tags that come with bundles ---
