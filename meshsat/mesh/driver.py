@@ -39,6 +39,10 @@ SMALL = 64
 """Blobs of one chunk that came and are not durable yet (16 MiB at most)."""
 
 
+Judge = Callable[[bytes, PeerId], events.ItemJudged]
+"""Takes a record and who passed it on. Never waits, never raises."""
+
+
 class Driver:
     """`transports` in order of preference; each is dialled at the addresses of its plane."""
 
@@ -60,6 +64,8 @@ class Driver:
         """Called with what an upstream said a reference means, however it came."""
         self.on_use: Callable[[TokenUse], None] = lambda _use: None
         """Called with the use of a join token that another node counted."""
+        self.judges: dict[int, Judge] = {}
+        """Who judges the records of a kind (`spread.Kind`), with the peer that passed one on."""
         self.on_published: Callable[[Digest], None] = lambda _blob: None
         self._store = store
         self._transports = transports
@@ -170,6 +176,10 @@ class Driver:
                 self.on_record(effect.record)
             case effects.CountUse():
                 self.on_use(effect.use)
+            case effects.JudgeItem():
+                judge = self.judges.get(effect.kind)
+                if judge is not None:
+                    self.feed(judge(effect.data, effect.source))
 
     def _start(self, task: Callable[..., object], *args: object) -> None:
         if self._nursery is not None:

@@ -99,6 +99,16 @@ class CountUse:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeItem:
+    """Say what a record is worth that a peer passed on; `ItemJudged` follows."""
+
+    kind: int
+    """`spread.Kind`."""
+    data: bytes
+    source: PeerId
+
+
+@dataclass(frozen=True, slots=True)
 class TellResolved:
     """Whoever on this node asked for the reference gets the answer."""
 
@@ -168,6 +178,7 @@ Effect = (
     | ResolveUpstream
     | TellRecord
     | CountUse
+    | JudgeItem
     | TellResolved
     | Publish
     | ForgetChunks

@@ -245,6 +245,42 @@ class RecordMade:
     record: ImageRecord
 
 
+class Judgement(IntEnum):
+    """What a record of a kind that the machine does not judge itself is worth."""
+
+    NEWS = 0
+    KNOWN = 1
+    OUTDATED = 2
+    """A younger one of its name is known."""
+    LATER = 3
+    """It can't be told now: it comes before what it builds on, or one of two clocks is wrong."""
+    WRONG = 4
+    """Whoever passed it on should have seen that."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemJudged:
+    """The answer to `JudgeItem`; or with `source` None a record of this node's own, or from elsewhere."""
+
+    kind: int
+    """`spread.Kind`."""
+    name: str
+    """What it is kept under: a younger record of the name takes its place. Empty where it is not kept."""
+    data: bytes
+    source: PeerId | None
+    judgement: Judgement
+    reason: str = ""
+    """Why it is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDropped:
+    """The record of that name is of no interest any more."""
+
+    kind: int
+    name: str
+
+
 @dataclass(frozen=True, slots=True)
 class TimerExpired:
     """The time that `Machine.deadline` named has come."""
@@ -276,5 +312,7 @@ Event = (
     | ReferenceWanted
     | UpstreamAnswered
     | RecordMade
+    | ItemJudged
+    | ItemDropped
     | TimerExpired
 )

@@ -268,6 +268,10 @@ class Machine:
                 if self.records.merge(event.record):
                     self._spread.tell(Kind.IMAGE, event.record.sealed, now)
                     self._effects.append(effects.TellRecord(event.record))
+            case events.ItemJudged():
+                self._spread.item_judged(event, now)
+            case events.ItemDropped():
+                self._spread.item_dropped(event)
 
     def _opened(self, event: events.SessionOpened, now: float) -> None:
         if now < self._state.bans.get(event.peer, 0.0):

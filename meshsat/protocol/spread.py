@@ -20,7 +20,9 @@ from typing import Protocol
 
 from meshsat.errors import InvalidInputError
 from meshsat.protocol import effects, wire
+from meshsat.protocol.events import ItemDropped, ItemJudged, Judgement
 from meshsat.protocol.gossip import FutureRecordError, RecordSet, open_record_untrusted
+from meshsat.protocol.judged import Judged
 from meshsat.protocol.members import (
     Gone,
     MemberRecord,
@@ -51,6 +53,9 @@ ITEM_COST = 4
 """What an item costs us that is no news, in terms of small frames: a signature is checked."""
 LEAP = 1 << 41
 """By how much we let others' word raise our incarnation: 70 years of a clock set back, and no lie ends it."""
+AGAIN = 60.0
+"""Seconds until a record that could not be judged is looked at again."""
+LATER_LIMIT = 1024
 COMPARE_PACE = 0.25
 """Seconds between two comparings that we begin."""
 
@@ -66,6 +71,16 @@ class Kind(IntEnum):
     MEMBER = 1
     USE = 2
     GONE = 3
+    STATE = 4
+    """Who may sign desired states, and which is in force (trust/)."""
+    REPORT = 5
+    """What a node holds of the desired state (fleet/report.py)."""
+    REVOCATION = 6
+    """Whose pass is worth nothing any more."""
+
+
+JUDGED = (Kind.STATE, Kind.REPORT, Kind.REVOCATION)
+"""Not judged here: see `judged`."""
 
 
 class Shelf(Protocol):
@@ -115,13 +130,21 @@ class Spread:
         self._records = records
         self._roster = roster
         self._uses = UseSet()
-        self._shelves: dict[int, Shelf] = {Kind.IMAGE: records, Kind.MEMBER: roster, Kind.USE: self._uses}
+        self.judged: dict[int, Judged] = {kind: Judged() for kind in JUDGED}
+        self._shelves: dict[int, Shelf] = {
+            Kind.IMAGE: records,
+            Kind.MEMBER: roster,
+            Kind.USE: self._uses,
+            **self.judged,
+        }
         self._unix = unix
         self._interval = interval
         self._pending: dict[Item, set[PeerId]] = {}
         """News -> who need not be told."""
         self._flush_at = float("inf")
         self._seen: dict[bytes, None] = {}
+        self._later: dict[bytes, float] = {}
+        """Of those seen, until when they are not judged anew."""
         self._met: dict[PeerId, None] = {}
         """With whom to compare soon."""
         self._compare_at = float("-inf")
@@ -231,6 +254,9 @@ class Spread:
             if peers:
                 self._met.setdefault(peers[self._state.rng.randrange(len(peers))])
         self._roster.tick(now)
+        for mark in [mark for mark, until in self._later.items() if now >= until]:
+            del self._later[mark]
+            self._seen.pop(mark, None)
 
     # --- in: comparing ---
 
@@ -238,6 +264,8 @@ class Spread:
         deeper: list[tuple[int, str, int]] = []
         named: list[tuple[int, str, bytes]] = []
         for kind, part, theirs in frame.sums:
+            if kind not in self._shelves:
+                continue
             sums = self._shelves[kind].sums
             if sums.sum(part) == theirs:
                 continue
@@ -259,6 +287,8 @@ class Spread:
         lacking: list[Item] = []
         asking: list[tuple[int, str, bytes]] = []
         for kind, part, named in frame.parts:
+            if kind not in self._shelves:
+                continue
             shelf = self._shelves[kind]
             theirs = {
                 named[at : at + KEY]: named[at + KEY : at + 2 * KEY] for at in range(0, len(named), 2 * KEY)
@@ -301,9 +331,16 @@ class Spread:
             if self._mark(kind, data) in self._seen:
                 self._pending.get((kind, data), set()).add(session.peer)
                 continue
+            if kind > max(Kind):
+                continue  # of a later version
             if not session.spend_frame(now, ITEM_COST):
                 self._state.expel(session, "it floods us with records")
                 return
+            if kind in self.judged:
+                self._see(kind, data)
+                self._state.emit(effects.JudgeItem(kind, data, session.peer))
+                fresh = True
+                continue
             try:
                 taken = self._take(Kind(kind), data, session, now)
             except FutureRecordError:
@@ -337,6 +374,32 @@ class Spread:
                 return self._take_gone(decode_gone_untrusted(data), session, now)
         self.tell(kind, data, now, session.peer)
         return True
+
+    # --- in: what others judge ---
+
+    def item_judged(self, event: ItemJudged, now: float) -> None:
+        shelf = self.judged[event.kind]
+        session = self._state.sessions.get(event.source) if event.source is not None else None
+        match event.judgement:
+            case Judgement.NEWS:
+                if event.name and not shelf.put(event.name, event.data):
+                    return
+                if session is not None:
+                    session.earn_frame(ITEM_COST)
+                self.tell(Kind(event.kind), event.data, now, event.source)
+            case Judgement.OUTDATED:
+                ours = shelf.get(event.name)
+                if session is not None and ours is not None and ours != event.data:
+                    self._state.send(session.peer, wire.News(((event.kind, ours),), more=False))
+            case Judgement.LATER:
+                if len(self._later) < LATER_LIMIT:
+                    self._later[self._mark(event.kind, event.data)] = now + AGAIN
+            case Judgement.WRONG:
+                if session is not None:
+                    self._state.expel(session, f"it passed on a wrong record: {event.reason}")
+
+    def item_dropped(self, event: ItemDropped) -> None:
+        self.judged[event.kind].drop(event.name)
 
     def _correct(self, session: Session, kind: Kind, data: bytes, ours: "_Sealed | None") -> None:
         """It told what is outdated."""

@@ -31,7 +31,9 @@ LIST_LIMIT = 4096
 SECONDS_LIMIT = 1e12
 TEXT_LIMIT = 512
 """Characters of a name or a message."""
-ITEM_LIMIT = 4096
+KINDS_LIMIT = 15
+"""The highest number of a kind of record; what is not known here is passed over."""
+ITEM_LIMIT = 8192
 """Bytes of a record."""
 ITEMS_LIMIT = 256
 """Records in a frame."""
@@ -373,11 +375,7 @@ def _record(*items: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
 
 
 def _kind(value: Any) -> int:
-    return _integer(value, 3)
-
-
-def _shelf(value: Any) -> int:
-    return _integer(value, 2)
+    return _integer(value, KINDS_LIMIT)
 
 
 def _item(value: Any) -> bytes:
@@ -425,8 +423,8 @@ _DECODERS: dict[int, tuple[type[Frame], tuple[Callable[[Any], Any], ...]]] = {
         (Resolved, (_text, _text, _text, _octets, _token, _text)),
         (Lease, (_digest, _count, _count, _count)),
         (News, (_listed(_record(_kind, _item), ITEMS_LIMIT), _flag)),
-        (Compare, (_listed(_record(_shelf, _part, _token), PARTS_LIMIT),)),
-        (Summary, (_listed(_record(_shelf, _part, _leaves), PARTS_LIMIT), _flag)),
+        (Compare, (_listed(_record(_kind, _part, _token), PARTS_LIMIT),)),
+        (Summary, (_listed(_record(_kind, _part, _leaves), PARTS_LIMIT), _flag)),
         (Find, (_digest, _count)),
     )
 }

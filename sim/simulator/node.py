@@ -118,6 +118,7 @@ class SimNode:
             effects.TellFailed: self._told_failed,
             effects.TellRecord: self._told_record,
             effects.CountUse: _nothing,
+            effects.JudgeItem: _nothing,
         }
 
     def __repr__(self) -> str:
