@@ -12,7 +12,6 @@ from importlib.metadata import version
 
 import structlog
 import trio
-from prometheus_client import Counter
 
 from meshsat.config import Config, MeshSection
 from meshsat.errors import DeniedError
@@ -36,17 +35,17 @@ from meshsat.mesh.trace_file import TraceFile
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import SITE, Reference
+from meshsat.overview import Overview
 from meshsat.protocol.gossip import ImageRecord
 from meshsat.protocol.machine import Machine, Settings
 from meshsat.protocol.recording import RecordedMachine
-from meshsat.protocol.transfer import Transfer
 from meshsat.protocol.wire import PROTOCOL as SWAP
 from meshsat.pull_through import PullThrough
 from meshsat.records import RecordKeeper, from_store_untrusted
 from meshsat.registry.access import Access
 from meshsat.registry.app import OPERATOR, create_registry
 from meshsat.site_content import SiteContent, Tagged
-from meshsat.status import ImageStatus, NodeStatus, PeerStatus, TransferStatus, UplinkStatus, in_words
+from meshsat.status import ImageStatus, NodeStatus, PeerStatus
 from meshsat.store.store import Store
 from meshsat.store.uploads import UploadLimits
 from meshsat.trust import tokens
@@ -108,7 +107,6 @@ class Node:
         self._identity = identity
         self._store = store
         self._uplink = uplink
-        self._started = time.time()
         self._listening: Listening | None = None
         self._access = Access(config.registry)
         self._tls = self._make_tls()
@@ -138,10 +136,14 @@ class Node:
             policy=policy,
             resolve_timeout=config.registry.resolve_timeout,
         )
-
         self._site = SiteContent(
             store, self._mesh, self._fetcher, identity.key, time.time, pin=config.registry.pin_pushed
         )
+        self._overview = Overview(config, identity, store, uplink, self._driver, self._planes, metrics)
+        self._overview.troubles += [
+            lambda: self._tls.problem if self._tls is not None else None,
+            lambda: self._access.problem,
+        ]
 
     def _heard(self, record: ImageRecord) -> None:
         (self._site.heard if record.registry == SITE else self._keeper.keep)(record)
@@ -264,114 +266,13 @@ class Node:
         return True, ""
 
     def status(self) -> NodeStatus:
-        blobs = self._store.blobs()
-        tls, libp2p = self._planes
-        return NodeStatus(
-            peer=self._machine.me,
-            name=self._machine.name,
-            fleet=self._identity.member.fleet,
-            site=self._identity.member.site,
-            version=version("meshsat"),
-            uptime=time.time() - self._started,
-            wan_bytes_in=_count(self.metrics.wan_in),
-            wan_bytes_out=_count(self.metrics.wan_out),
-            lan_bytes_in=_count(self.metrics.lan_in),
-            lan_bytes_out=_count(self.metrics.lan_out),
-            blobs=len(blobs),
-            blob_bytes=sum(blobs.values()),
-            images=len(self._store.images()),
-            peers=len(self._machine.sessions),
-            uplink=self._uplink_status(),
-            registry_address=self._listening.registry if self._listening else None,
-            control_addresses=libp2p.addresses,
-            bulk_addresses=tls.addresses,
-            transfers=tuple(
-                TransferStatus(
-                    str(transfer.blob),
-                    transfer.have_bytes,
-                    transfer.size,
-                    len(transfer.holders),
-                    _trouble(transfer, trio.current_time()),
-                )
-                for transfer in self._machine.transfers.values()
-            ),
-            problems=tuple(self._problems()),
-        )
-
-    def _uplink_status(self) -> UplinkStatus:
-        if self._uplink is None:
-            return UplinkStatus(enabled=False, up=None)
-        now = trio.current_time()
-        since, held = self._uplink.failing_since, self._uplink.held_until
-        retry_at = max((at for at in (held, self._machine.uplink_retry_at) if at is not None), default=None)
-        return UplinkStatus(
-            True,
-            self._uplink.up,
-            self._uplink.last_error,
-            self._config.uplink.rate,
-            failing_for=None if since is None else now - since,
-            retry_in=None if retry_at is None else max(0.0, retry_at - now),
-        )
-
-    def _problems(self) -> list[str]:
-        problems: list[str] = []
-        if not self._machine.sessions:
-            problems.append(
-                "no peer is connected: are other nodes of this fleet on the LAN, and mDNS let through?"
-            )
-        if not self._machine.site_has_uplink():
-            problems.append("no node of this site that we see has a working uplink: tags may be old")
-        uplink = self._uplink_status()
-        if uplink.last_error:
-            times = in_words(uplink.failing_for, uplink.retry_in)
-            problems.append(f"uplink: {uplink.last_error}{times}")
-        if self._tls is not None and self._tls.problem is not None:
-            problems.append(self._tls.problem)
-        if self._access.problem is not None:
-            problems.append(self._access.problem)
-        if self._identity.member.not_after < time.time():
-            problems.append("this node's pass has expired: peers refuse it; join again with `meshsat join`")
-        return problems
+        return self._overview.status(self._listening.registry if self._listening is not None else None)
 
     def peers(self) -> list[PeerStatus]:
-        found: list[PeerStatus] = []
-        for peer, known in sorted(self._machine.membership.known.items()):
-            session, link = self._machine.sessions.get(peer), self._driver.links.get(peer)
-            state = "connected" if session else "dialling" if known.dialling else "known"
-            found.append(
-                PeerStatus(
-                    peer=peer,
-                    name=session.name if session else "",
-                    site=link.stream.member.site if link else "",
-                    state=state,
-                    plane=link.plane if link else None,
-                    addresses=known.bulk or known.control,
-                    uplink=session.uplink if session else False,
-                    bytes_in=link.bytes_in if link else 0,
-                    bytes_out=link.bytes_out if link else 0,
-                    rtt=session.rtt if session else None,
-                )
-            )
-        return found
+        return self._overview.peers()
 
     def images(self) -> list[ImageStatus]:
-        whole = {
-            row.name: ImageStatus(
-                row.name, str(row.descriptor.digest), row.size, row.size, True, row.published_at
-            )
-            for row in self._store.images()
-        }
-        for tag in self._store.all_tags():
-            name = f"{tag.registry}/{tag.repository}:{tag.tag}"
-            held = whole.get(name)
-            if held is not None and held.digest == str(tag.descriptor.digest):
-                whole[name] = ImageStatus(name, held.digest, held.size, held.size, True, tag.resolved_at)
-            else:
-                have = self._store.blob_size(tag.descriptor.digest) or 0
-                size = tag.descriptor.size
-                digest = str(tag.descriptor.digest)
-                whole[name] = ImageStatus(name, digest, size, have, False, tag.resolved_at)
-        return [whole[name] for name in sorted(whole)]
+        return self._overview.images()
 
     def pull(self, reference: str, *, pin: bool) -> AsyncGenerator[PullEvent, None]:
         return self._fetcher.pull(reference, pin=pin)
@@ -415,17 +316,3 @@ def _chance(seed: bytes | None = None) -> random.Random:
 
 def _port_of(addresses: Sequence[str]) -> int:
     return int(addresses[0].rpartition(":")[2]) if addresses else 0
-
-
-def _trouble(transfer: Transfer, now: float) -> str | None:
-    """Why our uplink does not bring a blob, for how long, and when it is tried again."""
-    if not transfer.problem:
-        return None
-    times = in_words(now - transfer.problem_since, max(0.0, transfer.retry_at - now))
-    return transfer.problem + times
-
-
-def _count(counter: Counter) -> int:
-    """What a counter stands at."""
-    samples = (sample for family in counter.collect() for sample in family.samples)
-    return int(sum(sample.value for sample in samples if sample.name.endswith("_total")))
