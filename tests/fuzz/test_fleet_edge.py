@@ -1,0 +1,45 @@
+"""Desired states from outside: they are read, or refused with a reason, whatever the bytes."""
+
+import json
+from contextlib import suppress
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshsat.errors import InvalidInputError
+from meshsat.fleet.document import encode_state, parse_state_untrusted, state_of
+from tests.fuzz.test_oci_edge import ANYTHING, mostly
+
+TEXT = st.sampled_from(["r.example/a:1", "2026-12-01T02:00:00Z", "9999-12-31T23:59:59-23:59", "eu", "*", ""])
+IMAGE = st.fixed_dictionaries(
+    {"reference": mostly(TEXT)},
+    optional={
+        name: mostly(TEXT)
+        for name in ("not_before", "active_from", "deadline", "copies", "platforms", "priority", "sites")
+    },
+)
+STATE = st.fixed_dictionaries(
+    {},
+    optional={
+        "images": mostly(st.lists(mostly(IMAGE), max_size=3)),
+        "groups": mostly(st.dictionaries(TEXT, mostly(st.just({"sites": ["a*"]})), max_size=2)),
+        "limits": mostly(st.lists(mostly(st.just({"rate": 1})), max_size=2)),
+        "signatures": mostly(st.lists(ANYTHING, max_size=2)),
+        "pull_through": ANYTHING,
+    },
+)
+
+
+@given(st.one_of(st.binary(max_size=64), STATE.map(lambda value: json.dumps(value).encode())))
+def test_a_state_is_read_or_refused(raw: bytes) -> None:
+    with suppress(InvalidInputError):
+        state = parse_state_untrusted(raw)
+        assert parse_state_untrusted(encode_state(state)) == state
+        state.images_for("a")
+        state.limits_for("a")
+
+
+@given(STATE)
+def test_what_is_authored_is_read_or_refused(value: dict[str, object]) -> None:
+    with suppress(InvalidInputError):
+        state_of(value)
