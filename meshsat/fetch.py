@@ -8,7 +8,6 @@ chunk by chunk; whoever stops reading withdraws its interest.
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
 
 import structlog
 import trio
@@ -16,15 +15,15 @@ import trio
 from meshsat.completion import Completion
 from meshsat.errors import DeniedError, InvalidInputError, MeshsatError, NotFoundError, UnavailableError
 from meshsat.manifests import Manifests, sources_of
-from meshsat.mesh.service import Mesh, error_of
+from meshsat.mesh.service import Mesh
 from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import Digest
-from meshsat.oci.manifest import MANIFEST_LIMIT, Manifest
-from meshsat.oci.reference import SITE, Reference
+from meshsat.oci.manifest import MANIFEST_LIMIT
+from meshsat.oci.reference import SITE
 from meshsat.oci.referrers import fallback_tag, listed_referrers_untrusted
-from meshsat.protocol.events import Fault
 from meshsat.pull_through import PullThrough
-from meshsat.reading import NO_SOURCE_LIMIT, ArrivingBlob, Part, StoredBlob
+from meshsat.pulling import Desired, Pulling
+from meshsat.reading import ArrivingBlob, Part, StoredBlob
 from meshsat.registry.content import BlobReader, Name, Served
 from meshsat.store.records import TagRecord
 from meshsat.store.store import Store
@@ -34,44 +33,8 @@ log = structlog.get_logger(__name__)
 
 SOURCES_ASKED = 16
 """Places where upstreams have a blob, of those that are known, that are named to the site."""
-PULL_MAX_AGE = 10.0
-"""Seconds for which the answer that somebody else got for a tag is good enough for a pull."""
-PULL_RESOLVE_PATIENCE = 30.0
-PROGRESS_INTERVAL = 0.25
 UNREACHABLE_MEMORY = 5.0
 """Seconds for which a failed question about a tag is not asked again for a client."""
-TREE_LIMIT = 1000
-"""Manifests behind one reference."""
-
-
-@dataclass(slots=True)
-class Tree:
-    """All that a reference stands for, as far as its manifests are known; the first part is its root."""
-
-    parts: dict[Digest, Part] = field(default_factory=dict)
-    manifests: list[Manifest] = field(default_factory=list)
-
-    @property
-    def name(self) -> str | None:
-        """The root's digest, once it is known."""
-        return next((str(digest) for digest in self.parts), None)
-
-    @property
-    def total(self) -> int:
-        return sum(part.size for part in self.parts.values())
-
-    def add(self, manifest: Manifest, source: Reference) -> dict[Digest, Part]:
-        """Take in what a manifest refers to; returns the manifests among it that are new."""
-        self.manifests.append(manifest)
-        following: dict[Digest, Part] = {}
-        for child in manifest.manifests:
-            if child.digest not in self.parts:
-                part = Part(child.size, sources_of(source.registry, source.repository, manifest=True))
-                following[child.digest] = self.parts[child.digest] = part
-        for blob in manifest.blobs:
-            sources = sources_of(source.registry, source.repository, manifest=False)
-            self.parts.setdefault(blob.digest, Part(blob.size, sources))
-        return following
 
 
 class Fetcher:
@@ -97,6 +60,7 @@ class Fetcher:
         self._manifests = Manifests(store, mesh, policy, resolve_timeout)
         self.completion = Completion(store, self._manifests)
         self._mesh.driver.on_published = self.completion.blob_published
+        self.pulling = Pulling(store, mesh, self._manifests, self.completion, policy)
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -117,14 +81,18 @@ class Fetcher:
 
     async def _manifest(self, registry: str, repository: str, reference: str | Digest) -> Served | None:
         resolved_at, fresh, part_of_another = None, True, False
+        tag = None if isinstance(reference, Digest) else reference
+        if tag is not None:
+            reference = self.desired.meaning(registry, repository, tag) or tag
         if isinstance(reference, Digest):
             if registry == SITE and not self._is_site_manifest(repository, reference):
                 return None
-            part_of_another = self._store.facts(reference) is not None  # as a rule, of an index
+            part_of_another = (
+                tag is None and self._store.facts(reference) is not None
+            )  # as a rule, of an index
             part = await self._manifests.part(registry, repository, reference)
-            digest, tag = reference, None
+            digest = reference
         else:
-            tag = reference
             found = await self._tag(registry, repository, reference)
             if found is None:
                 return None
@@ -148,18 +116,25 @@ class Fetcher:
         if registry is None:
             return None
         resolved_at = None
+        desired = None
+        if not isinstance(reference, Digest):
+            desired = self.desired.meaning(registry, name.repository, reference)
         if isinstance(reference, Digest):
             if registry == SITE and not self._is_site_manifest(name.repository, reference):
                 return None
             digest = reference
+        elif desired is not None:
+            digest = desired
         else:
             found = self._fresh_tag(registry, name.repository, reference)
             if found is None:
                 return None
             descriptor, resolved_at = found
             digest = descriptor.digest
-            if not self.completion.knows(registry, name.repository, reference, digest):
-                return None
+        if isinstance(reference, str) and not self.completion.knows(
+            registry, name.repository, reference, digest
+        ):
+            return None
         manifest = self._manifests.at_hand(digest, registry, name.repository)
         if manifest is None:
             return None
@@ -200,14 +175,18 @@ class Fetcher:
 
     async def tags(self, name: Name) -> list[str] | None:
         if name.registry is not None:
-            return [record.tag for record in self._store.tags(name.registry, name.repository)] or None
+            return self._tags_of(name.registry, name.repository) or None
         found = {record.tag for record in self._store.tags(SITE, name.repository)}
         other = self._upstream or self._only_registry_of(name.repository)
         if other is not None:
-            found |= {record.tag for record in self._store.tags(other, name.repository)}
+            found |= set(self._tags_of(other, name.repository))
         if not found and name.repository not in self._store.repositories.names():
             return None
         return list(found)
+
+    def _tags_of(self, registry: str, repository: str) -> list[str]:
+        known = {record.tag for record in self._store.tags(registry, repository)}
+        return sorted(known.union(self.desired.tags(registry, repository)))
 
     async def referrers(self, name: Name, subject: Digest) -> list[Descriptor]:
         """Those that are held, and those that the fallback tag lists (distribution-spec, "Referrers Tag
@@ -249,9 +228,18 @@ class Fetcher:
 
     def _only_registry_of(self, repository: str) -> str | None:
         known = {record.registry for record in self._store.all_tags() if record.repository == repository}
+        known |= self.desired.registries(repository)
         return known.pop() if len(known) == 1 else None
 
     # --- tags ---
+
+    @property
+    def desired(self) -> Desired:
+        return self.pulling.desired
+
+    @desired.setter
+    def desired(self, desired: Desired) -> None:
+        self.pulling.desired = desired
 
     async def _tag(
         self, registry: str, repository: str, tag: str
@@ -310,89 +298,7 @@ class Fetcher:
     # --- pulls ---
 
     async def pull(self, reference: str, *, pin: bool = False) -> AsyncGenerator[PullEvent, None]:
-        """Bring all that a reference stands for, for all platforms, whatever the pull-through policy of this
-        node says. Raises a `MeshsatError`."""
-        wanted = Reference.parse_untrusted(reference)
-        with self._policy.lifted(wanted.registry, wanted.repository):
-            async with aclosing(self._pull(wanted, reference, pin=pin)) as events:
-                async for event in events:
-                    yield event
-
-    async def _pull(self, wanted: Reference, reference: str, *, pin: bool) -> AsyncGenerator[PullEvent, None]:
-        tree = Tree()
-        async with aclosing(self._grow(tree, wanted)) as growing:
-            async for held in growing:
-                yield PullEvent("progress", reference, held, digest=tree.name)
-        last = float("-inf")
-        async with aclosing(self._manifests.arrivals(tree.parts)) as arrivals:
-            async for held in arrivals:
-                if trio.current_time() - last >= PROGRESS_INTERVAL:
-                    last = trio.current_time()
-                    yield PullEvent("progress", reference, held, tree.total, tree.name)
-        for manifest in tree.manifests:
-            await self._store.learn(manifest, wanted.registry, wanted.repository)
-        root = tree.manifests[0].digest
-        await self.completion.show(wanted.registry, wanted.repository, wanted.tag, root)
-        if pin:
-            await self._store.pin(root, f"pull {wanted}")
-        yield PullEvent("done", reference, tree.total, tree.total, tree.name)
-
-    async def _grow(self, tree: Tree, wanted: Reference) -> AsyncGenerator[int, None]:
-        """Bring all manifests, and list all that they refer to. Gives the bytes of them held so far, at least
-        once a second."""
-        async with aclosing(self._plant(tree, wanted)) as waiting:
-            async for _ in waiting:
-                yield 0
-        level = dict(tree.parts)
-        while level:
-            if max(part.size for part in level.values()) > MANIFEST_LIMIT:
-                raise InvalidInputError(f"{wanted} calls more than {MANIFEST_LIMIT} bytes a manifest")
-            before = sum(len(manifest.raw) for manifest in tree.manifests)
-            async with aclosing(self._manifests.arrivals(level)) as arrivals:
-                async for held in arrivals:
-                    yield before + held
-            following: dict[Digest, Part] = {}
-            for digest, part in level.items():
-                manifest = await self._manifests.bring(digest, part, wanted.registry, wanted.repository)
-                following |= tree.add(manifest, wanted)
-            if len(tree.manifests) > TREE_LIMIT:
-                raise InvalidInputError(f"{wanted} refers to more than {TREE_LIMIT} manifests")
-            level = following
-
-    async def _plant(self, tree: Tree, wanted: Reference) -> AsyncGenerator[None, None]:
-        """Find out what the reference means; a sign of life each second. Whoever can tell may still be
-        meeting us: that nobody can is believed only after a while."""
-        sources = sources_of(wanted.registry, wanted.repository, manifest=True)
-        text = str(wanted.digest) if wanted.digest is not None else wanted.tag or "latest"
-        key = (wanted.registry, wanted.repository, text)
-        began = trio.current_time()
-        while True:
-            if wanted.digest is not None:
-                size = self._store.blob_size(wanted.digest) or self._mesh.machine.held_by_peers(wanted.digest)
-                if size is not None:
-                    tree.parts[wanted.digest] = Part(size, sources)
-                    return
-            if wanted.registry == SITE:
-                record = self._store.record(*key)
-                if record is None or record.is_gone:
-                    raise NotFoundError(f"nobody pushed {wanted} to this site, as far as this node knows")
-                tree.parts[record.descriptor.digest] = Part(record.descriptor.size, sources)
-                return
-            with self._mesh.question(*key, max_age=PULL_MAX_AGE) as question:
-                while not question.done and trio.current_time() < began + PULL_RESOLVE_PATIENCE:
-                    yield
-                    with trio.move_on_after(1.0):
-                        await question.wait()
-            if question.record is not None:
-                tree.parts[question.record.digest] = Part(question.record.size, sources)
-                return
-            failed = error_of(question.fault, question.message or f"nobody told what {wanted} means")
-            known = self._store.tag(*key)
-            if known is not None and isinstance(failed, UnavailableError):
-                log.warning("the upstream can't be asked: the tag is as old as it is", name=str(wanted))
-                tree.parts[known.descriptor.digest] = Part(known.descriptor.size, sources)
-                return
-            if question.fault is not Fault.UNAVAILABLE or trio.current_time() >= began + NO_SOURCE_LIMIT:
-                raise failed
-            yield
-            await trio.sleep(1.0)
+        """See `Pulling.pull`."""
+        async with aclosing(self.pulling.pull(reference, pin=pin)) as events:
+            async for event in events:
+                yield event

@@ -174,7 +174,9 @@ class Manifests:
                 lacking |= await self.lacking(held)
         return {digest for digest in lacking if self._store.blob_size(digest) is None}
 
-    async def arrivals(self, parts: dict[Digest, Part]) -> AsyncGenerator[int, None]:
+    async def arrivals(
+        self, parts: dict[Digest, Part], priority: Priority = Priority.PULL
+    ) -> AsyncGenerator[int, None]:
         """Want all parts; gives the bytes held of them at each step, until all are held."""
         missing = {digest: part for digest, part in parts.items() if self._store.blob_size(digest) is None}
         held = sum(part.size for digest, part in parts.items() if digest not in missing)
@@ -182,7 +184,7 @@ class Manifests:
         patience = Patience(lambda: any(self._obtainable(digest, part) for digest, part in missing.items()))
         with ExitStack() as stack:
             demands = [
-                stack.enter_context(self._mesh.demand(digest, part.size, part.sources, Priority.PULL, signal))
+                stack.enter_context(self._mesh.demand(digest, part.size, part.sources, priority, signal))
                 for digest, part in missing.items()
             ]
             while missing:

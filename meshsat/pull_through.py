@@ -36,6 +36,8 @@ class PullThrough:
             Rule(number, _parse(number, rule), rule) for number, rule in enumerate(section.rules, 1)
         )
         self._lifted: Counter[tuple[str, str]] = Counter()
+        self.desired: frozenset[tuple[str, str]] = frozenset()
+        """Registries and repositories that the desired state names: they are past these rules."""
 
     def may_fetch(self, registry: str, repository: str, tag: str | None) -> None:
         """Whether a client's miss may be asked of others; `tag` None: something by its digest.
@@ -72,7 +74,8 @@ class PullThrough:
 
     def may_pass(self, registry: str, repository: str, tag: str | None) -> None:
         """Whether this node's uplink may be asked, whoever wants it. Raises `DeniedError`."""
-        if (registry, repository) not in self._lifted:
+        name = (registry, repository)
+        if name not in self._lifted and name not in self.desired:
             self.may_fetch(registry, repository, tag)
 
     @contextmanager

@@ -39,6 +39,7 @@ COVERED_ELSEWHERE: dict[str, str] = {
     "meshsat/manifests.py": "tests/unit/test_fetch.py",
     "meshsat/overview.py": "tests/unit/test_node.py",
     "meshsat/completion.py": "tests/unit/test_fetch.py",
+    "meshsat/pulling.py": "tests/unit/test_fetch.py",
 }
 """Module -> the test file that covers it, where that is not the unit test of its name."""
 

@@ -1,11 +1,17 @@
 """Platform: what an image runs on (OCI image-spec 1.1, image-index.md). Kept as written, not normalised."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from meshsat.errors import InvalidInputError
 from meshsat.oci import fields
+
+if TYPE_CHECKING:
+    from meshsat.oci.descriptor import Descriptor
+
+ATTESTED = "vnd.docker.reference.digest"
+"""Annotation of an attestation in an index: the digest of the image that it is about (BuildKit)."""
 
 _KNOWN = frozenset({"os", "architecture", "variant", "os.version", "os.features"})
 
@@ -46,3 +52,18 @@ class Platform:
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+    def is_among(self, wanted: Collection[str]) -> bool:
+        """Whether one of these is meant by it; one without a variant stands for all variants."""
+        return f"{self.os}/{self.architecture}" in wanted or str(self) in wanted
+
+
+def of_platforms(listed: "Sequence[Descriptor]", wanted: Collection[str]) -> "tuple[Descriptor, ...]":
+    """What an index lists for these platforms (`OS/ARCHITECTURE[/VARIANT]`; none: all), what it lists for no
+    platform, and the attestations of what is kept."""
+    if not wanted:
+        return tuple(listed)
+    kept = {one.digest for one in listed if one.platform is None or one.platform.is_among(wanted)}
+    return tuple(
+        one for one in listed if one.digest in kept or one.annotations.get(ATTESTED) in set(map(str, kept))
+    )

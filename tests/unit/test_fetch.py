@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from meshsat import completion
-from meshsat import fetch as module
+from meshsat import pulling as module
 from meshsat.errors import InvalidInputError, MeshsatError, NotFoundError, UnavailableError
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import parse_manifest_untrusted
