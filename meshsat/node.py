@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from meshsat.config import Config, MeshSection
+from meshsat.desired_tags import DesiredTags
 from meshsat.errors import DeniedError
 from meshsat.fetch import Fetcher
 from meshsat.http.asgi import App, Receive, Scope, Send
@@ -41,11 +42,12 @@ from meshsat.protocol.machine import Machine, Settings
 from meshsat.protocol.recording import RecordedMachine
 from meshsat.protocol.wire import PROTOCOL as SWAP
 from meshsat.pull_through import PullThrough
+from meshsat.reconcile import Own, Reconciler
 from meshsat.records import RecordKeeper, from_store_untrusted
 from meshsat.registry.access import Access
 from meshsat.registry.app import OPERATOR, create_registry
 from meshsat.site_content import SiteContent, Tagged
-from meshsat.status import ImageStatus, NodeStatus, PeerStatus
+from meshsat.status import DesiredStatus, ImageStatus, NodeStatus, PeerStatus
 from meshsat.store.store import Store
 from meshsat.store.uploads import UploadLimits
 from meshsat.trust import tokens
@@ -139,11 +141,21 @@ class Node:
         self._site = SiteContent(
             store, self._mesh, self._fetcher, identity.key, time.time, pin=config.registry.pin_pushed
         )
+        self._tags = DesiredTags(config.data_dir, time.time)
+        self._reconciler = Reconciler(
+            store,
+            self._mesh,
+            self._fetcher,
+            policy,
+            self._tags,
+            Own(identity.key, identity.member.site, identity.member.roles, time.time, _chance()),
+        )
         self._overview = Overview(config, identity, store, uplink, self._driver, self._planes, metrics)
         self._overview.troubles += [
             lambda: self._tls.problem if self._tls is not None else None,
             lambda: self._access.problem,
         ]
+        self._overview.more_troubles = self._reconciler.problems
 
     def _heard(self, record: ImageRecord) -> None:
         (self._site.heard if record.registry == SITE else self._keeper.keep)(record)
@@ -214,6 +226,7 @@ class Node:
             parts.start_soon(self._keeper.run)
             parts.start_soon(self._fetcher.run)
             parts.start_soon(self._site.run)
+            parts.start_soon(self._reconciler.run)
             parts.start_soon(self._store.uploads.run)
             async with trio.open_nursery() as servers:
                 listen = self._config.registry
@@ -270,6 +283,9 @@ class Node:
 
     def peers(self) -> list[PeerStatus]:
         return self._overview.peers()
+
+    def desired(self) -> DesiredStatus:
+        return self._reconciler.overview()
 
     def images(self) -> list[ImageStatus]:
         return self._overview.images()

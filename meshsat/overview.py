@@ -41,6 +41,8 @@ class Overview:
         self._started = time.time()
         self.troubles: list[Callable[[], str | None]] = []
         """Each tells what an operator should do something about, in plain words, if there is something."""
+        self.more_troubles: Callable[[], list[str]] = list
+        """The same, of those who may have several."""
 
     def status(self, registry_address: str | None) -> NodeStatus:
         blobs = self._store.blobs()
@@ -105,6 +107,7 @@ class Overview:
             times = in_words(uplink.failing_for, uplink.retry_in)
             problems.append(f"uplink: {uplink.last_error}{times}")
         problems += [trouble for ask in self.troubles if (trouble := ask()) is not None]
+        problems += self.more_troubles()
         if self._identity.member.not_after < time.time():
             problems.append("this node's pass has expired: peers refuse it; join again with `meshsat join`")
         return problems

@@ -56,10 +56,18 @@ class Tree:
         return sum(part.size for part in self.parts.values())
 
     def add(self, manifest: Manifest, source: Reference) -> dict[Digest, Part]:
-        """Take in what a manifest refers to; returns the manifests among it that are new."""
+        """Take in what a manifest refers to; returns the manifests among it that are new.
+
+        Raises `NotFoundError` where an index has none of the platforms."""
         self.manifests.append(manifest)
         following: dict[Digest, Part] = {}
-        for child in of_platforms(manifest.manifests, self.platforms):
+        chosen = of_platforms(manifest.manifests, self.platforms)
+        if manifest.manifests and not chosen:
+            there = sorted({str(one.platform) for one in manifest.manifests if one.platform is not None})
+            raise NotFoundError(
+                f"{source} has nothing for {', '.join(self.platforms)}; it has: {', '.join(there)[:200]}"
+            )
+        for child in chosen:
             if child.digest not in self.parts:
                 part = Part(child.size, sources_of(source.registry, source.repository, manifest=True))
                 following[child.digest] = self.parts[child.digest] = part
@@ -74,7 +82,8 @@ class Closure:
     """A manifest and all behind it, as far as its manifests are held."""
 
     digests: frozenset[Digest]
-    whole: bool
+    complete: bool
+    """All of its manifests are."""
 
 
 class Desired(Protocol):
@@ -161,24 +170,23 @@ class Pulling:
             await self._store.learn(manifest, wanted.registry, wanted.repository)
 
     async def closure(self, root: Digest, platforms: Collection[str]) -> Closure:
-        """What of an image is wanted for these platforms (none: all), and whether it is all held here."""
+        """What of an image is wanted for these platforms (none: all). Raises `StorageError`."""
         facts = self._store.facts(root)
         due = [Descriptor(facts.media_type if facts is not None else "", root, 0)]
         found: set[Digest] = set()
-        whole = True
+        complete = True
         while due:
             one = due.pop()
             found.add(one.digest)
             manifest = await self._manifests.held(one)
             if manifest is None:
-                whole = False
+                complete = False
                 continue
             due += [
                 child for child in of_platforms(manifest.manifests, platforms) if child.digest not in found
             ]
             found.update(blob.digest for blob in manifest.blobs)
-        whole = whole and all(self._store.blob_size(digest) is not None for digest in found)
-        return Closure(frozenset(found), whole)
+        return Closure(frozenset(found), complete)
 
     async def _grow(self, tree: Tree, wanted: Reference) -> AsyncGenerator[int, None]:
         """Bring all manifests, and list all that they refer to. Gives the bytes of them held so far, at least

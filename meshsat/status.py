@@ -57,6 +57,47 @@ class ImageStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class StageStatus:
+    """How far one node is with one desired image."""
+
+    peer: str
+    name: str
+    stage: str
+    """unknown, waiting, fetching, failed, full, elsewhere, whole; behind: it follows another state."""
+    active: bool
+    """The tag means the new there."""
+    percent: int | None = None
+    """Of its bytes, while it is fetched."""
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredImageStatus:
+    reference: str
+    target: str | None
+    """Digest that the tag is to mean; None: not known yet."""
+    active: str | None
+    """Digest that it means on this node."""
+    before: tuple[str, ...]
+    """Digests kept for the way back, the latest first."""
+    copies: int | str
+    priority: int
+    deadline: float | None
+    """Unix seconds."""
+    late: bool
+    """The deadline is over, and this node lacks it."""
+    nodes: tuple[StageStatus, ...]
+    """This node first."""
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredStatus:
+    version: int
+    """Revision of the state in force; 0: there is none."""
+    images: tuple[DesiredImageStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     peer: str
     name: str

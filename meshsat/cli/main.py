@@ -7,6 +7,7 @@ import typer
 from meshsat.cli import (
     certificate,
     demo,
+    desired,
     export,
     images,
     import_,
@@ -43,6 +44,7 @@ app.command("import")(import_.run)
 app.command("status")(status.run)
 app.command("peers")(peers.run)
 app.command("images")(images.run)
+app.command("desired")(desired.run)
 app.command("version")(version.run)
 app.command("demo")(demo.run)
 app.add_typer(runtime.app, name="runtime")

@@ -164,6 +164,11 @@ class Machine:
         """Whether some node, this one included, can fetch from upstream now, as far as we know."""
         return bool(self._uplinks.candidates())
 
+    @property
+    def large(self) -> bool:
+        """Whether the site has more members than have sessions with each other."""
+        return self._state.view.large
+
     def held_by_peers(self, blob: Digest) -> int | None:
         """The size of a blob that connected peers hold whole, as most of them say; None if none does."""
         holds = [session.holds for session in self._state.sessions.values()]

@@ -59,6 +59,7 @@ def create_api(view: NodeView) -> Starlette:
         Route("/api/v1/status", api.status),
         Route("/api/v1/peers", api.peers),
         Route("/api/v1/images", api.images),
+        Route("/api/v1/desired", api.desired),
         Route("/api/v1/pull", api.pull, methods=["POST"]),
         Route("/api/v1/tag", api.tag, methods=["POST"]),
         Route("/api/v1/held", api.held, methods=["POST"]),
@@ -106,6 +107,9 @@ class _Api:
 
     async def peers(self, _: Request) -> Response:
         return JSONResponse({"peers": [as_json(peer) for peer in self._view.peers()]})
+
+    async def desired(self, _: Request) -> Response:
+        return JSONResponse(as_json(self._view.desired()))
 
     async def images(self, _: Request) -> Response:
         return JSONResponse({"images": [as_json(image) for image in self._view.images()]})

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import Reference
-from meshsat.status import ImageStatus, NodeStatus, PeerStatus
+from meshsat.status import DesiredStatus, ImageStatus, NodeStatus, PeerStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class NodeView(Protocol):
     def peers(self) -> Sequence[PeerStatus]: ...
 
     def images(self) -> Sequence[ImageStatus]: ...
+
+    def desired(self) -> DesiredStatus: ...
 
     def ready(self) -> tuple[bool, str]:
         """Whether the node serves; if not, why, in plain words."""

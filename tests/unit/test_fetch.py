@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from meshsat import completion
+from meshsat import completion, fetch
 from meshsat import pulling as module
 from meshsat.errors import InvalidInputError, MeshsatError, NotFoundError, UnavailableError
 from meshsat.oci.digest import Digest
@@ -287,7 +287,7 @@ async def test_in_the_dark_an_old_tag_is_served_as_such_and_asked_for_only_now_a
             assert served is not None
             assert (served.fresh, served.resolved_at) == (False, first.resolved_at)
             await trio.sleep(0.2)
-        assert 1 <= questions <= 20 / module.UNREACHABLE_MEMORY + 1
+        assert 1 <= questions <= 20 / fetch.UNREACHABLE_MEMORY + 1
         cut_uplink(up, down=False)
         await trio.sleep(120)
         again = await dark.fetcher.manifest(POS, "42")

@@ -23,7 +23,7 @@ from meshsat.http.server import UnixBind, serve_app
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import Reference
-from meshsat.status import ImageStatus, NodeStatus, PeerStatus, TransferStatus, UplinkStatus
+from meshsat.status import DesiredStatus, ImageStatus, NodeStatus, PeerStatus, TransferStatus, UplinkStatus
 from meshsat.web.api import create_api
 from meshsat.web.view import PullEvent
 
@@ -62,6 +62,7 @@ class FakeNode:
     data_dir: Path
     events: list[PullEvent | MeshsatError] = field(default_factory=list)
     peer_list: list[PeerStatus] = field(default_factory=list)
+    wanted: DesiredStatus = field(default_factory=lambda: DesiredStatus(0, ()))
     image_list: list[ImageStatus] = field(default_factory=list)
     pulled: list[tuple[str, bool]] = field(default_factory=list)
     invited: list[tuple[int, float]] = field(default_factory=list)
@@ -72,6 +73,9 @@ class FakeNode:
 
     def peers(self) -> Sequence[PeerStatus]:
         return self.peer_list
+
+    def desired(self) -> DesiredStatus:
+        return self.wanted
 
     def images(self) -> Sequence[ImageStatus]:
         return self.image_list

@@ -20,7 +20,7 @@ from meshsat.http.server import UnixBind
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import Reference
-from meshsat.status import ImageStatus, NodeStatus, PeerStatus, UplinkStatus
+from meshsat.status import DesiredStatus, ImageStatus, NodeStatus, PeerStatus, UplinkStatus
 from meshsat.web.api import BODY_LIMIT, create_api, create_public_api
 from meshsat.web.view import NodeView, PullEvent
 from tests.asgi_client import Answer, call
@@ -78,6 +78,9 @@ class View:
 
     def images(self) -> list[ImageStatus]:
         return [IMAGE]
+
+    def desired(self) -> DesiredStatus:
+        return DesiredStatus(7, ())
 
     def ready(self) -> tuple[bool, str]:
         return self.readiness
@@ -178,6 +181,7 @@ async def test_peers_and_images(view: View) -> None:
     peers = (await get(view, "/api/v1/peers")).json["peers"]
     assert peers[0]["name"] == "till-2"
     assert peers[0]["addresses"] == ["10.0.0.2:4702"]
+    assert (await get(view, "/api/v1/desired")).json == {"version": 7, "images": []}
     images = (await get(view, "/api/v1/images")).json["images"]
     assert images[0]["reference"] == "docker.io/library/pos:42"
 

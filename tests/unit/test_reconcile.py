@@ -1,0 +1,45 @@
+"""The edges of reconcile.py; how whole sites behave is tests/mesh/test_reconcile.py."""
+
+import trio
+from trio.testing import MockClock as Clock
+
+from tests.images import build_image
+from tests.mesh.desiring import desiring_site, pinned, state, until
+from tests.mesh.full_node import hold
+
+V1 = build_image([b"one" * 1000])
+GONE = build_image([b"nobody has this"])
+
+
+async def test_problems_tell_what_does_not_come_and_what_is_late(autojump_clock: Clock) -> None:
+    async with desiring_site("up") as (node,):
+        hold(node.full.site.upstream, V1, "stable")
+        late = "2026-01-01T00:00:00Z"
+        node.follow(1, state(pinned(V1), pinned(GONE, "gone"), pinned(GONE, "late", deadline=late)))
+        await until("v1 is whole", lambda: node.holds(V1))
+        await until("it is told", lambda: len(node.reconciler.problems()) == 2)
+        gone, _ = node.reconciler.problems()
+        assert gone.startswith("desired image up.example/library/pos:gone: ")
+        assert len(node.reconciler.overview().images) == 3
+
+
+async def test_an_idle_node_says_nothing_new(autojump_clock: Clock) -> None:
+    async with desiring_site("up", "b") as nodes:
+        hold(nodes[0].full.site.upstream, V1, "stable")
+        for node in nodes:
+            node.follow(1, state(pinned(V1)))
+        await until("v1 is whole", lambda: all(node.holds(V1) for node in nodes))
+        await trio.sleep(30)
+        before = [report.at for report in nodes[0].reconciler.reports]
+        await trio.sleep(600)
+        assert [report.at for report in nodes[0].reconciler.reports] == before
+
+
+async def test_flips_are_told(autojump_clock: Clock) -> None:
+    async with desiring_site("up") as (node,):
+        hold(node.full.site.upstream, V1, "stable")
+        told: list[tuple[str, str, object]] = []
+        node.reconciler.on_flip = lambda name, now, before: told.append((name, str(now), before))
+        node.follow(1, state(pinned(V1)))
+        await until("v1 is whole", lambda: node.holds(V1))
+        assert told == [("up.example/library/pos:stable", V1.root, None)]
