@@ -156,9 +156,11 @@ class Reconciler:
             self._drift_at = float("-inf")
             self._wake()
 
-    def desired(self) -> set[Digest]:
+    def desired(self) -> set[Digest] | None:
         """All that is to stay on this disk, as far as it is here: what desired images mean, are to mean, and
-        meant before."""
+        meant before. None: that was not looked at yet, so that nothing may go."""
+        if self._roots() - self._closures.keys():
+            return None
         found: set[Digest] = set()
         for root, platforms in self._roots():
             closure = self._closures.get((root, platforms))

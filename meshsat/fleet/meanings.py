@@ -77,10 +77,12 @@ def decode_meanings_untrusted(raw: bytes) -> Meanings:
 
 def _row(row: Mapping[str, Any]) -> tuple[Key, Meaning]:
     registry, repository, tag = (str(word) for word in row["name"])
-    dropped_at = row["dropped_at"]
+    dropped_at, since = row["dropped_at"], float(row["since"])
+    if not 0 <= since < float("inf"):
+        raise ValueError("no time")
     return (registry, repository, tag), Meaning(
         Digest.parse_untrusted(row["digest"]),
-        float(row["since"]),
+        since,
         tuple(str(word) for word in row["platforms"]),
         tuple(Digest.parse_untrusted(digest) for digest in row["before"]),
         None if dropped_at is None else int(dropped_at),

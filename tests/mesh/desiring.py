@@ -54,6 +54,11 @@ class Desiring:
             self.full.store.blob_size(Digest.parse_untrusted(digest)) is not None for digest in image.contents
         )
 
+    def staying(self) -> set[Digest]:
+        found = self.reconciler.desired()
+        assert found is not None
+        return found
+
     def uplink_down(self) -> None:
         self.full.node.driver.feed(events.UplinkProbed(up=False))
 

@@ -51,7 +51,7 @@ async def test_all_change_together_and_the_old_stays_for_the_way_back(autojump_c
         await until("somebody changes", lambda: any(node.means() == V2.root for node in nodes))
         assert all(node.holds(V2) for node in nodes)
         assert await until("all change", lambda: all(node.means() == V2.root for node in nodes)) < 2.0
-        kept = [node.reconciler.desired() for node in nodes]
+        kept = [node.staying() for node in nodes]
         assert all({Digest.parse_untrusted(d) for d in (*V1.contents, *V2.contents)} == one for one in kept)
         before = wan(nodes)
         follow_all(nodes, 3, state(pinned(V1)))
@@ -184,15 +184,15 @@ async def test_what_is_held_without_need_may_go_only_when_others_hold_it(autojum
         follow_all(nodes, 2, state(pinned(V1, copies=1)))
         root = Digest.parse_untrusted(V1.root)
         await trio.sleep(5)
-        keeping = [root in node.reconciler.desired() for node in nodes]
+        keeping = [root in node.staying() for node in nodes]
         assert sum(keeping) == 1
         (keeper,) = [node for node, keeps in zip(nodes, keeping, strict=True) if keeps]
         keeper.full.site.kill(keeper.full.node)
         others = [node for node in nodes if node is not keeper]
         await trio.sleep(1)
-        assert all(root in node.reconciler.desired() for node in others), "nobody else has it now"
+        assert all(root in node.staying() for node in others), "nobody else has it now"
         await trio.sleep(30)
-        assert sum(root in node.reconciler.desired() for node in others) == 1
+        assert sum(root in node.staying() for node in others) == 1
 
 
 async def test_at_the_time_that_the_state_names(autojump_clock: Clock) -> None:
@@ -223,9 +223,9 @@ async def test_what_is_desired_no_longer_is_left_to_its_upstream(autojump_clock:
         follow_all(nodes, 2, state())
         assert await nodes[0].served() == V2.root
         root = Digest.parse_untrusted(V1.root)
-        assert root in nodes[0].reconciler.desired(), "kept for the way back"
+        assert root in nodes[0].staying(), "kept for the way back"
         follow_all(nodes, 3, state())
-        assert root not in nodes[0].reconciler.desired()
+        assert root not in nodes[0].staying()
 
 
 async def test_over_a_restart_in_the_dark_the_tag_means_what_it_meant(
@@ -237,9 +237,11 @@ async def test_over_a_restart_in_the_dark_the_tag_means_what_it_meant(
         await until("v1 is whole", lambda: nodes[0].holds(V1))
         await trio.sleep(1)
     async with desiring_site("up", directory=tmp_path, own={"directory": tmp_path}) as nodes:
+        assert nodes[0].reconciler.desired() is None, "nothing may go before it is known what is to stay"
         nodes[0].uplink_down()
         assert await nodes[0].served() == V1.root
-        assert Digest.parse_untrusted(V1.root) in nodes[0].reconciler.desired()
+        await trio.sleep(1)
+        assert nodes[0].staying() == {Digest.parse_untrusted(digest) for digest in V1.contents}
 
 
 async def test_a_new_uplink_or_peer_is_asked_at_once(autojump_clock: Clock) -> None:

@@ -171,7 +171,7 @@ def test_a_fetch_is_stopped_where_it_is_not_to_be_held_any_more() -> None:
     for node in (a, b):
         node.follow(1, images(V1))
         assert node.step(1.0, []).fetch
-    stopped = []
+    stopped: list[Wanted] = []
     for node in (a, b):
         node.follow(2, images(V1, copies=1))
         stopped += node.step(2.0, others([a, b], node)).stop

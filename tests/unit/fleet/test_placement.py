@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshsat.fleet.placement import Candidate, holders
+from meshsat.trust.keys import PeerId
 from tests.brain import peer
 
 PEERS = [peer(f"node {number}") for number in range(12)]
@@ -13,19 +14,19 @@ SOME = st.sets(st.sampled_from(PEERS), min_size=1)
 NAMES = st.sampled_from([f"r.example/a:{tag}" for tag in range(20)])
 
 
-def placed(name: str, peers: set[str], copies: int) -> frozenset[str]:
+def placed(name: str, peers: set[PeerId], copies: int) -> frozenset[PeerId]:
     return holders(name, [Candidate(one) for one in peers], roles=(), copies=copies)
 
 
 @given(NAMES, SOME, st.integers(1, 15))
-def test_there_are_as_many_as_asked_for_or_as_there_are(name: str, there: set[str], copies: int) -> None:
+def test_there_are_as_many_as_asked_for_or_as_there_are(name: str, there: set[PeerId], copies: int) -> None:
     assert len(placed(name, there, copies)) == min(copies, len(there))
     assert placed(name, there, copies) <= there
 
 
 @given(NAMES, SOME, st.integers(1, 5), st.sampled_from(PEERS))
 def test_who_goes_or_comes_moves_its_own_copies_only(
-    name: str, there: set[str], copies: int, one: str
+    name: str, there: set[PeerId], copies: int, one: PeerId
 ) -> None:
     with_it, without = placed(name, there | {one}, copies), placed(name, there - {one}, copies)
     assert with_it - {one} <= without
