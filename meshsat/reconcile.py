@@ -25,7 +25,7 @@ from meshsat.errors import (
     StorageFullError,
 )
 from meshsat.fetch import Fetcher
-from meshsat.fleet.desire import Desire, Wanted
+from meshsat.fleet.desire import ABSENT, Desire, Wanted
 from meshsat.fleet.document import DesiredState
 from meshsat.fleet.meanings import Key
 from meshsat.fleet.overview import overview
@@ -46,12 +46,15 @@ log = structlog.get_logger(__name__)
 PATIENCE = 300.0
 """Seconds for which nodes that lag behind are waited for before a tag changes without them."""
 LOOK = 1.0
-"""Seconds between two looks at what is to be done, while something is."""
-IDLE_LOOK = 5.0
+"""Seconds between two looks at who is there and, while something is to be done, at what."""
+IDLE_LOOK = 30.0
+"""Seconds between two looks at what is to be done, while nothing seems to be."""
 DRIFT = 60.0
 """Seconds between two looks at whether all that is desired is still there."""
 TELL = 0.05
 """Seconds for which a report waits for more to say."""
+TELL_AGAIN = 0.3
+"""Seconds between two reports, but for one that tells of a tag that changed."""
 TELL_PROGRESS = 5.0
 """Seconds between two reports that tell of progress alone; on large sites more."""
 RESOLVE_PATIENCE = 30.0
@@ -104,7 +107,7 @@ class Reconciler:
         self._rng = own.rng
         me = own.key.peer_id
         self._desire = Desire(me, frozenset(own.roles), own.patience, own.rng)
-        self.reports = Reports(me, self._is_member)
+        self.reports = Reports(me, self._is_member, trio.current_time)
         self._fetches: dict[Key, _Fetch] = {}
         self._closures: dict[tuple[Digest, tuple[str, ...]], Closure] = {}
         self._hidden: list[Key] = []
@@ -114,6 +117,8 @@ class Reconciler:
         self._news = trio.Event()
         self._drift_at = float("-inf")
         self._told_at = float("-inf")
+        self._due_at = float("inf")
+        """When to look at what is to be done, at the latest."""
         self._resolve_at: dict[Key, float] = {}
         self._resolving: set[Key] = set()
         self.on_flip: Callable[[str, Digest, Digest | None], None] = lambda _name, _now, _before: None
@@ -190,15 +195,24 @@ class Reconciler:
         async with trio.open_nursery() as nursery:
             while True:
                 self._news = trio.Event()
+                seen, began = self._live(), trio.current_time()
                 busy = await self._round(nursery)
-                with trio.move_on_after(LOOK if busy else IDLE_LOOK):
-                    await self._news.wait()
+                while not self._news.is_set():
+                    with trio.move_on_after(LOOK):
+                        await self._news.wait()
+                    if busy or trio.current_time() >= min(began + IDLE_LOOK, self._due_at):
+                        break
+                    if self._live() != seen:
+                        self._due_at = trio.current_time() + ABSENT + LOOK  # by then the gone count as gone
+                        break
                 await trio.sleep(TELL)  # others may be about to say more
 
     async def _round(self, nursery: trio.Nursery) -> bool:
         """Whether there is more to do soon."""
         for peer in self.reports.forget_strangers():
             self._mesh.driver.feed(events.ItemDropped(int(Kind.REPORT), peer))
+        if trio.current_time() >= self._due_at:
+            self._due_at = float("inf")
         if trio.current_time() >= self._drift_at:
             await self._look_at_all()
         self._resolve_due(nursery)
@@ -343,9 +357,12 @@ class Reconciler:
         for key, one in self._desire.wanted.items():
             if one.image.parsed.digest is not None or key in self._resolving:
                 continue
-            if now >= self._resolve_at.get(key, now) and len(self._resolving) < RESOLVES:
+            due = self._resolve_at.get(key, now)
+            if now >= due and len(self._resolving) < RESOLVES:
                 self._resolving.add(key)
                 nursery.start_soon(self._resolve, key, one)
+            else:
+                self._due_at = min(self._due_at, max(due, now + LOOK))
 
     async def _resolve(self, key: Key, one: Wanted) -> None:
         every = one.image.follow
@@ -418,9 +435,11 @@ class Reconciler:
         known = self.reports.get(me)
         if known is not None and known.says(report) and known.at >= self.reports.before:
             return
-        soon = now < self._told_at + self._pace
-        if known is not None and not flipped and soon and not _moved(known, report):
-            return
+        if known is not None and not flipped:
+            due = self._told_at + (TELL_AGAIN if _moved(known, report) else self._pace)
+            if now < due:
+                self._due_at = min(self._due_at, due)
+                return
         self._told_at = now
         sealed = seal_report(self._own.key, report)
         self.reports.put(replace(report, sealed=sealed))

@@ -103,6 +103,12 @@ class Desire:
     state: bytes = b""
     """The beginning of the state's digest; empty: there is none."""
     _seen: dict[PeerId, float] = field(default_factory=dict)
+    _there: dict[PeerId, frozenset[str]] = field(default_factory=dict)
+    """Who counts where copies are placed, with their roles."""
+    _full: dict[int, set[PeerId]] = field(default_factory=dict)
+    """Images by their place, and who says that there is no room for them."""
+    _placed: dict[tuple[str, tuple[str, ...], int | str], frozenset[PeerId]] = field(default_factory=dict)
+    """Who is to hold an image that everybody has room for, as long as the same nodes are there."""
 
     # --- what the shell tells ---
 
@@ -160,13 +166,13 @@ class Desire:
     ) -> Decision:
         """`now` in seconds of a clock that never goes back, `unix` in Unix seconds. `live`: the other nodes
         that are there."""
-        self._see(now, live)
+        self._see(now, live, reports)
         fetch: list[Wanted] = []
         stop: list[Wanted] = []
         flip: list[Wanted] = []
         under_way = sum(one.fetching for one in self.wanted.values())
         for place, one in enumerate(self.wanted.values()):
-            one.holders = self._holders(place, one, now, reports)
+            one.holders = self._holders(place, one, now)
             one.mine = self.me in one.holders
             if one.target is None:
                 continue
@@ -180,29 +186,34 @@ class Desire:
                 flip.append(one)
         return Decision(tuple(fetch), tuple(stop), tuple(flip))
 
-    def _see(self, now: float, live: Collection[PeerId]) -> None:
+    def _see(self, now: float, live: Collection[PeerId], reports: Mapping[PeerId, Report]) -> None:
         for peer in (*live, self.me):
             self._seen[peer] = now
         self._seen = {peer: at for peer, at in self._seen.items() if now - at <= ABSENT}
-
-    def _holders(
-        self, place: int, one: Wanted, now: float, reports: Mapping[PeerId, Report]
-    ) -> frozenset[PeerId]:
-        candidates = []
-        for peer in self._seen:
-            if peer == self.me:
-                full = one.full and now < one.retry_at
-                candidates.append(Candidate(peer, self.roles, one.whole or not full))
-                continue
+        roles = {self.me: self.roles}
+        self._full = {}
+        for peer in self._seen.keys() - {self.me}:
             report = reports.get(peer)
-            if report is None:
-                candidates.append(Candidate(peer))
-                continue
-            mark = self._mark(report, place)
-            has_room = mark is None or mark.stage is not Stage.FULL
-            candidates.append(Candidate(peer, frozenset(report.roles), has_room))
+            roles[peer] = frozenset(report.roles) if report is not None else frozenset()
+            if report is not None and report.state == self.state:
+                for place in report.full:
+                    self._full.setdefault(place, set()).add(peer)
+        if roles != self._there:
+            self._there, self._placed = roles, {}
+
+    def _holders(self, place: int, one: Wanted, now: float) -> frozenset[PeerId]:
+        full = self._full.get(place, set())
+        if one.full and now < one.retry_at and not one.whole:
+            full.add(self.me)
         image = one.image
-        return holders(image.name, candidates, roles=image.roles, copies=image.copies)
+        asked = (image.name, image.roles, image.copies)
+        if asked not in self._placed or full:
+            there = [Candidate(peer, roles, peer not in full) for peer, roles in self._there.items()]
+            found = holders(image.name, there, roles=image.roles, copies=image.copies)
+            if full:
+                return found
+            self._placed[asked] = found
+        return self._placed[asked]
 
     def _mark(self, report: Report, place: int) -> Mark | None:
         """What a node says of the image at that place, if it follows the same state."""

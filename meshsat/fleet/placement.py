@@ -9,6 +9,7 @@ moves back. The name decides and not the digest: the next version of an image co
 import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from meshsat.trust.keys import PeerId
@@ -29,11 +30,12 @@ def holders(
 ) -> frozenset[PeerId]:
     """Who of the candidates should hold the image of this name."""
     fitting = [one for one in candidates if not roles or one.roles.intersection(roles)]
-    if copies == "all":
+    if isinstance(copies, str):
         return frozenset(one.peer for one in fitting)
     with_room = [one.peer for one in fitting if one.has_room]
     return frozenset(sorted(with_room, key=lambda peer: _rank(name, peer))[:copies])
 
 
+@lru_cache(maxsize=65536)
 def _rank(name: str, peer: PeerId) -> bytes:
     return hashlib.sha256(f"{name}\0{peer}".encode()).digest()

@@ -7,7 +7,7 @@ lasts, and make others hold a copy more or less; never does it decide what is se
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import cbor2
@@ -34,6 +34,8 @@ STATE = 8
 """Bytes of a state's digest by which it is told apart."""
 TARGET = 4
 """Bytes of an image's digest by which it is told apart from that of another revision."""
+RATE, BURST = 4.0, 40.0
+"""Reports of one node that are taken a second, and at once. More would have the whole site pass them on."""
 _ACTIVE = 0x80
 _TIME_LIMIT = 1 << 62
 
@@ -86,6 +88,8 @@ class Report:
     faults: tuple[tuple[int, str], ...] = ()
     """Images by their place, and what is wrong with them: a few."""
     sealed: bytes = b""
+    full: frozenset[int] = field(default=frozenset(), compare=False)
+    """The places of images that there is no room for."""
 
     def mark(self, place: int) -> Mark | None:
         return self.marks[place] if place < len(self.marks) else None
@@ -144,6 +148,9 @@ def open_report_untrusted(sealed: bytes, check: Verify = verify) -> Report:
         raise InvalidInputError("a report's images are not told alike")
     if len(roles) > ROLES_LIMIT or any(type(role) is not str or len(role) > 64 for role in roles):
         raise InvalidInputError("a report's roles are a few short words")
+    marks = tuple(
+        _mark(stages[place], targets[TARGET * place :][:TARGET], percents[place]) for place in range(count)
+    )
     return Report(
         opened.author,
         at,
@@ -151,9 +158,10 @@ def open_report_untrusted(sealed: bytes, check: Verify = verify) -> Report:
         state,
         tuple(roles),
         None if room < 0 else room,
-        tuple(_mark(stages[at], targets[TARGET * at :][:TARGET], percents[at]) for at in range(count)),
+        marks,
         tuple(_faults(faults)),
         bytes(sealed),
+        frozenset(place for place, mark in enumerate(marks) if mark.stage is Stage.FULL),
     )
 
 
@@ -175,11 +183,15 @@ def _faults(items: list[object]) -> Iterator[tuple[int, str]]:
 
 
 class Reports:
-    """The youngest report of each node. `is_member`: whether somebody of that key belongs to the site."""
+    """The youngest report of each node. `is_member`: whether somebody of that key belongs to the site.
+    `clock` gives seconds that never go back."""
 
-    def __init__(self, me: PeerId, is_member: Callable[[PeerId], bool]) -> None:
+    def __init__(self, me: PeerId, is_member: Callable[[PeerId], bool], clock: Callable[[], float]) -> None:
         self._me = me
         self._is_member = is_member
+        self._clock = clock
+        self._credit: dict[PeerId, tuple[float, float]] = {}
+        """How many reports of a node are taken, as of when."""
         self.before = -1
         """The time of our own latest report that others know, of an earlier run perhaps."""
         self._reports: dict[PeerId, Report] = {}
@@ -220,13 +232,23 @@ class Reports:
             return judged(Judgement.KNOWN if same else Judgement.OUTDATED, report.peer)
         if known is None and len(self._reports) >= MEMBERS_LIMIT:
             return judged(Judgement.KNOWN)
+        if not self._spend(report.peer):
+            return judged(Judgement.LATER)
         self._reports[report.peer] = report
         self.on_news()
         return judged(Judgement.NEWS, report.peer)
+
+    def _spend(self, peer: PeerId) -> bool:
+        now = self._clock()
+        credit, at = self._credit.get(peer, (BURST, now))
+        credit = min(BURST, credit + (now - at) * RATE)
+        self._credit[peer] = (max(0.0, credit - 1.0), now)
+        return credit >= 1.0
 
     def forget_strangers(self) -> list[PeerId]:
         """Forget those who belong to the site no longer; returns who that was."""
         strangers = [peer for peer in self._reports if peer != self._me and not self._is_member(peer)]
         for peer in strangers:
             del self._reports[peer]
+            self._credit.pop(peer, None)
         return strangers

@@ -77,6 +77,8 @@ class Node:
     def report(self, now: float) -> Report:
         self.at += 1
         desire = self.desire
+        marks = desire.marks(now, self.means)
+        full = frozenset(place for place, mark in enumerate(marks) if mark.stage is Stage.FULL)
         return Report(
             self.peer,
             self.at,
@@ -84,8 +86,9 @@ class Node:
             desire.state,
             tuple(desire.roles),
             None,
-            desire.marks(now, self.means),
+            marks,
             desire.faults(),
+            full=full,
         )
 
     def one(self) -> Wanted:

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from meshsat.errors import InvalidInputError
 from meshsat.fleet.report import (
+    BURST,
     FAULT_LIMIT,
     IMAGES_TOLD,
+    RATE,
     REPORT_LIMIT,
     Mark,
     Report,
@@ -99,7 +101,8 @@ def test_a_report_is_its_authors_word_and_nobody_elses() -> None:
 class Told:
     def __init__(self, *members: str) -> None:
         self.members = {peer(name) for name in members}
-        self.reports = Reports(peer("me"), lambda one: one in self.members)
+        self.now = 0.0
+        self.reports = Reports(peer("me"), lambda one: one in self.members, lambda: self.now)
         self.news = 0
         self.reports.on_news = self._count
 
@@ -143,6 +146,17 @@ def test_our_own_report_of_before_our_clock_was_set_back_is_outdone() -> None:
     assert told.hear(report(50, name="me", roles=("x",)), by="me") is Judgement.KNOWN
     assert (told.reports.before, told.news) == (50, 1)
     assert told.reports.get(peer("me")) is None
+
+
+def test_a_flood_of_reports_of_one_node_is_not_passed_on_and_holds_up_nobody_else() -> None:
+    told = Told("a", "b")
+    judged = [told.hear(report(at)) for at in range(200)]
+    assert judged.count(Judgement.NEWS) == BURST
+    assert judged[-1] is Judgement.LATER
+    assert told.hear(report(name="b"), by="b") is Judgement.NEWS
+    told.now = 10.0
+    judged = [told.hear(report(at)) for at in range(200, 400)]
+    assert judged.count(Judgement.NEWS) == 10 * RATE
 
 
 def test_a_mark_is_of_one_digest() -> None:
