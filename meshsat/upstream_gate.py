@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 
-from meshsat.errors import NotFoundError
+import structlog
+
+from meshsat.errors import InvalidInputError, NotFoundError, StorageError
 from meshsat.oci.digest import Digest
-from meshsat.oci.manifest import Manifest
+from meshsat.oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest_untrusted
 from meshsat.oci.reference import SITE
 from meshsat.protocol.gossip import ImageRecord, seal
 from meshsat.pull_through import PullThrough
@@ -12,6 +14,8 @@ from meshsat.store.store import Store
 from meshsat.trust.keys import NodeKey
 from meshsat.uplink.blob import BlobStream
 from meshsat.uplink.client import Uplink
+
+log = structlog.get_logger(__name__)
 
 
 class UpstreamGate:
@@ -37,7 +41,8 @@ class UpstreamGate:
     async def resolve(self, registry: str, repository: str, reference: str) -> ImageRecord:
         if registry == SITE:
             raise NotFoundError(f"{repository} {reference} is site content: no upstream has it")
-        manifest = await self.manifest(registry, repository, reference)
+        known = None if ":" in reference else await self._held(registry, repository, reference)
+        manifest = await self.manifest(registry, repository, reference, known)
         await self._store.put(manifest.raw, manifest.digest)
         await self._store.learn(manifest, registry, repository)
         self.on_stored(manifest.digest, len(manifest.raw))
@@ -52,9 +57,27 @@ class UpstreamGate:
             resolved_at=self._unix(),
         )
 
-    async def manifest(self, registry: str, repository: str, reference: str) -> Manifest:
+    async def _held(self, registry: str, repository: str, tag: str) -> Manifest | None:
+        """What the tag meant, if it is held as it was: the upstream need not send it again."""
+        record = self._store.tag(registry, repository, tag)
+        if record is None or not 0 < record.descriptor.size <= MANIFEST_LIMIT:
+            return None
+        digest = record.descriptor.digest
+        if self._store.blob_size(digest) is None:
+            return None
+        try:
+            raw = await self._store.read(digest, 0, MANIFEST_LIMIT)
+            held = parse_manifest_untrusted(raw, record.descriptor.media_type, algorithm=digest.algorithm)
+        except (InvalidInputError, NotFoundError, StorageError) as lost:
+            log.info("a tag's manifest is asked for anew", tag=tag, problem=str(lost))
+            return None
+        return held if held.digest == digest else None
+
+    async def manifest(
+        self, registry: str, repository: str, reference: str, known: Manifest | None = None
+    ) -> Manifest:
         self._policy.may_pass(registry, repository, None if ":" in reference else reference)
-        return await self._uplink.manifest(registry, repository, reference)
+        return await self._uplink.manifest(registry, repository, reference, known)
 
     def ignores_ranges(self, registry: str) -> bool:
         return self._uplink.ignores_ranges(registry)

@@ -316,7 +316,10 @@ class _Handler(BaseHTTPRequestHandler):
             raw = image.manifests.get(digest)
             if raw is not None:
                 kind = image.media_types[digest]
-                return self.send(200, {"Content-Type": kind, "Docker-Content-Digest": digest}, raw)
+                told = {"Content-Type": kind, "Docker-Content-Digest": digest, "ETag": f'"{digest}"'}
+                if self.headers.get("If-None-Match") == told["ETag"]:
+                    return self.send(304, told, b"")
+                return self.send(200, told, raw)
         return self.send(404, {}, self.error_body("MANIFEST_UNKNOWN", "manifest unknown"))
 
     def content(self, request: Request, digest: str, media_type: str) -> None:
@@ -392,10 +395,11 @@ class _Handler(BaseHTTPRequestHandler):
             at = fault.corrupt_at % len(body)
             body = body[:at] + bytes([body[at] ^ 0xFF]) + body[at + 1 :]
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers, **fault.headers}.items():
+        length = {} if status == 304 else {"Content-Length": str(len(body))}
+        for name, value in {**length, **headers, **fault.headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "HEAD":
+        if self.command == "HEAD" or status == 304:
             return
         if fault.cut_after is not None:
             self.write(body[: fault.cut_after])

@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 from meshsat.errors import InvalidInputError
+from meshsat.oci.digest import Digest
 
 LOCATION_LIMIT = 16 * 1024
 """Characters: signed addresses of object storage are long."""
@@ -64,6 +65,13 @@ def parse_retry_after_untrusted(text: str, now: float) -> float:
     except (ValueError, TypeError, OverflowError, IndexError):
         raise InvalidInputError(f"Retry-After {text[:80]!r} is neither seconds nor a date") from None
     return min(max(0.0, at - now), _MOST_WAIT) if math.isfinite(at) else 0.0
+
+
+def is_unmodified_untrusted(etag: str | None, told: str | None, known: Digest) -> bool:
+    """Whether a 304 is about `known`, which was asked for: its entity tag (quoted or not, strong or weak) and
+    its Docker-Content-Digest say nothing else. A cache on the way may confuse what it keeps. Total."""
+    tag = (etag or "").strip().removeprefix("W/").strip('"')
+    return all(word in ("", str(known)) for word in (tag, (told or "").strip()))
 
 
 def redirect_target_untrusted(asked: httpx.URL, location: str) -> httpx.URL:

@@ -159,7 +159,8 @@ class Upstreams:
         return True
 
     async def get(self, ask: Ask, *, bulk: bool = False) -> Answer:
-        """The answer with status 200 (where a Range was asked, also 206 or 416), to be closed by the caller.
+        """The answer with status 200 (where a Range was asked, also 206 or 416; with If-None-Match, 304), to
+        be closed by the caller.
 
         `bulk`: a blob's bytes. Raises `NotFoundError`, `DeniedError`, `UnavailableError` (held off, see
         `retry_after`), and `WireError` for what another try may mend; the caller tells `failed` of that."""
@@ -294,7 +295,10 @@ class Upstreams:
 
     async def _judge(self, ask: Ask, answer: Answer) -> Answer:
         """Give back an answer that has content; raise what any other means."""
-        if answer.status == 200 or (answer.status in (206, 416) and "Range" in ask.headers):
+        asked_for = ("Range" in ask.headers and answer.status in (206, 416)) or (
+            "If-None-Match" in ask.headers and answer.status == 304
+        )
+        if answer.status == 200 or asked_for:
             self.state(ask.registry).error = None
             return answer
         async with answer:

@@ -94,6 +94,7 @@ async def check(opened: Uplink, registry: str) -> None:
     """Everything of the image comes as it was pushed."""
     index = await opened.manifest(registry, NAME, "42")
     assert index.raw == IMAGE.raw
+    assert await opened.manifest(registry, NAME, "42", index) is index, "not modified"
     for child in index.manifests:
         manifest = await opened.manifest(registry, NAME, str(child.digest))
         for blob in manifest.blobs:

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshsat.errors import InvalidInputError
+from meshsat.oci.digest import Digest
 from meshsat.uplink.answers import (
     ERROR_TEXT_LIMIT,
     error_text_untrusted,
+    is_unmodified_untrusted,
     parse_address_untrusted,
     parse_content_range_untrusted,
     parse_length_untrusted,
@@ -198,3 +200,9 @@ def test_error_text(raw: bytes) -> None:
     text = error_text_untrusted(raw)
     assert len(text) <= ERROR_TEXT_LIMIT
     assert text.isprintable()
+
+
+@given(st.none() | near("W/", '"', str(Digest.of(b"")), ","), st.none() | near(str(Digest.of(b"")), " "))
+def test_not_modified(etag: str | None, told: str | None) -> None:
+    same = is_unmodified_untrusted(etag, told, Digest.of(b""))
+    assert same or etag or told

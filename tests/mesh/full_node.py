@@ -37,7 +37,9 @@ RATE = 10_000_000.0
 class CountingUplink(Uplink):
     """Tells the upstream which manifests were asked for."""
 
-    async def manifest(self, registry: str, repository: str, reference: str) -> Manifest:
+    async def manifest(
+        self, registry: str, repository: str, reference: str, known: Manifest | None = None
+    ) -> Manifest:
         self._upstream.requests.append(f"manifest {reference}")
         await trio.sleep(0.02)
         return await super().manifest(registry, repository, reference)

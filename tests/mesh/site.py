@@ -94,7 +94,9 @@ class Uplink:
             resolved_at=UNIX + trio.current_time(),
         )
 
-    async def manifest(self, registry: str, repository: str, reference: str) -> Manifest:
+    async def manifest(
+        self, registry: str, repository: str, reference: str, known: Manifest | None = None
+    ) -> Manifest:
         self._check()
         raw = self._upstream.tags.get((registry, repository, reference))
         if raw is None and ":" in reference:

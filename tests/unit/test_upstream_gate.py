@@ -12,6 +12,7 @@ from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import Manifest, parse_manifest_untrusted
 from meshsat.protocol.gossip import open_record_untrusted
 from meshsat.pull_through import PullThrough
+from meshsat.records import row_of
 from meshsat.store.store import Store
 from meshsat.trust.keys import NodeKey
 from meshsat.uplink.client import Uplink
@@ -30,9 +31,13 @@ class OneImage:
     def __init__(self) -> None:
         self.fault: Exception | None = None
         self.ranges: list[tuple[object, ...]] = []
+        self.known: list[Digest | None] = []
 
-    async def manifest(self, registry: str, repository: str, reference: str) -> Manifest:
+    async def manifest(
+        self, registry: str, repository: str, reference: str, known: Manifest | None = None
+    ) -> Manifest:
         await trio.lowlevel.checkpoint()
+        self.known.append(known.digest if known else None)
         if self.fault is not None:
             raise self.fault
         return parse_manifest_untrusted(IMAGE.raw)
@@ -119,3 +124,27 @@ async def test_what_the_policy_denies_is_asked_of_no_upstream(tmp_path: Path) ->
         uplink.fault = None
         with policy.lifted(*ASKED):
             assert (await gate.resolve(*ASKED, "42")).digest == ROOT
+
+
+async def test_what_a_tag_meant_is_asked_for_only_if_it_changed(tmp_path: Path) -> None:
+    async with await Store.open(tmp_path, threads=0) as store:
+        gate, uplink, _ = make(store)
+        for reference in ("42", IMAGE.root):
+            await store.put_tag(row_of(await gate.resolve(*ASKED, reference)))
+        assert uplink.known == [None, None]
+        await gate.resolve(*ASKED, "42")
+        await gate.resolve(*ASKED, "43")
+        await gate.resolve(*ASKED, IMAGE.root)
+        assert uplink.known == [None, None, ROOT, None, None]
+
+
+@pytest.mark.parametrize("damage", [b"", IMAGE.raw[:-1], IMAGE.raw.replace(b"\n  ", b"\n\t ", 1)])
+async def test_a_manifest_that_rotted_on_disk_is_asked_for_anew(tmp_path: Path, damage: bytes) -> None:
+    async with await Store.open(tmp_path, threads=0) as store:
+        gate, uplink, _ = make(store)
+        await store.put_tag(row_of(await gate.resolve(*ASKED, "42")))
+        path = store.blob_path(ROOT)
+        path.chmod(0o600)
+        path.write_bytes(damage)
+        await gate.resolve(*ASKED, "42")
+        assert uplink.known == [None, None]

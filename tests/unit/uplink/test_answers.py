@@ -2,9 +2,11 @@ import httpx
 import pytest
 
 from meshsat.errors import InvalidInputError
+from meshsat.oci.digest import Digest
 from meshsat.uplink.answers import (
     ContentRange,
     error_text_untrusted,
+    is_unmodified_untrusted,
     parse_content_range_untrusted,
     parse_length_untrusted,
     parse_retry_after_untrusted,
@@ -98,3 +100,23 @@ def test_error_text() -> None:
     ):
         assert error_text_untrusted(nothing) == ""
     assert len(error_text_untrusted(b'{"errors":[{"message":"' + b"x" * 5000 + b'"}]}')) == 200
+
+
+KNOWN = Digest.of(b"known")
+
+
+@pytest.mark.parametrize(
+    ("etag", "told", "same"),
+    [
+        (None, None, True),
+        (f'"{KNOWN}"', None, True),
+        (f' W/"{KNOWN}" ', str(KNOWN), True),
+        (str(KNOWN), str(KNOWN), True),
+        (f'"{KNOWN}"', str(Digest.of(b"x")), False),
+        (f'"{Digest.of(b"x")}"', str(KNOWN), False),
+        (f'"{KNOWN}-gzip"', None, False),
+        ('"', "md5:1", False),
+    ],
+)
+def test_not_modified(etag: str | None, told: str | None, same: bool) -> None:
+    assert is_unmodified_untrusted(etag, told, KNOWN) is same

@@ -73,3 +73,64 @@ async def test_part_of_a_manifest(connect: Connect, up: Upstream) -> None:
             await wired.uplink.manifest(up.address, REPOSITORY, "42")
         assert len(wired.pauses) == 1
         assert (await wired.uplink.manifest(up.address, REPOSITORY, "42")).raw == image.raw
+
+
+async def test_what_did_not_change_is_not_sent_again(connect: Connect, up: Upstream) -> None:
+    image = up.add_image(REPOSITORY, "42", annotations={"x": "y" * 100_000})
+    async with connect(up) as wired:
+        known = await wired.uplink.manifest(up.address, REPOSITORY, "42")
+        before, accepted = wired.wan_in, up.accepted
+        assert await wired.uplink.manifest(up.address, REPOSITORY, "42", known) is known
+        assert wired.wan_in - before < 2000
+        assert up.accepted == accepted, "the connection serves again"
+        assert up.requests[-1].headers["if-none-match"] == f'"{image.root}"'
+        assert (
+            wired.metrics.registry.get_sample_value(
+                "meshsat_wan_requests_total", {"kind": "manifest", "outcome": "304"}
+            )
+            == 1.0
+        )
+        newer = up.add_image(REPOSITORY, "42", [b"newer"])
+        assert str((await wired.uplink.manifest(up.address, REPOSITORY, "42", known)).digest) == newer.root
+        assert len(up.requests) == 3
+
+
+async def test_a_digest_is_never_asked_for_on_condition(connect: Connect, up: Upstream) -> None:
+    """A registry may answer 304 to that without a look whether it has it."""
+    image = up.add_image(REPOSITORY, "42")
+    async with connect(up) as wired:
+        known = await wired.uplink.manifest(up.address, REPOSITORY, "42")
+        assert (await wired.uplink.manifest(up.address, REPOSITORY, image.root, known)).raw == image.raw
+        assert "if-none-match" not in up.requests[-1].headers
+
+
+@pytest.mark.parametrize(
+    ("told", "believed"),
+    [
+        ({"ETag": 'W/"{}"'}, True),
+        ({"ETag": "{}"}, True),
+        ({"ETag": '"other"'}, False),
+        ({"ETag": '"{}-gzip"'}, False),
+        ({"Docker-Content-Digest": str(Digest.of(b"other"))}, False),
+    ],
+)
+async def test_not_modified_counts_for_what_was_asked(
+    told: dict[str, str], believed: bool, connect: Connect, up: Upstream
+) -> None:
+    image = up.add_image(REPOSITORY, "42")
+    async with connect(up) as wired:
+        known = await wired.uplink.manifest(up.address, REPOSITORY, "42")
+        headers = {name: value.format(image.root) for name, value in told.items()}
+        up.add_fault(Fault("/manifests/", skip=0, headers=headers))
+        found = await wired.uplink.manifest(up.address, REPOSITORY, "42", known)
+        assert (found is known) == believed
+        assert found.raw == image.raw
+        assert len(up.requests) == (2 if believed else 3)
+
+
+async def test_a_304_that_nobody_asked_for_is_an_error(connect: Connect, up: Upstream) -> None:
+    up.add_image(REPOSITORY, "42")
+    up.add_fault(Fault("/manifests/", status=304))
+    async with connect(up) as wired:
+        with pytest.raises(UnavailableError, match="status 304"):
+            await wired.uplink.manifest(up.address, REPOSITORY, "42")
