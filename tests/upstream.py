@@ -26,7 +26,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
-from tests.images import Image, build_image, digest_of
+from tests.images import OCI_INDEX, Image, build_image, digest_of
 
 PIECE = 16 * 1024
 
@@ -105,6 +105,9 @@ class Upstream:
     ) -> None:
         self.users = users
         self.redirect = redirect
+        self.referrers: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
+        """What is listed of each digest; None: there is no such API."""
+        self.referrers_page = 100
         self.rate = rate
         """Body bytes per second of each answer; None: as fast as it goes."""
         self.requests: list[Request] = []
@@ -295,10 +298,12 @@ class _Handler(BaseHTTPRequestHandler):
             )
         if request.path == "/v2/":
             return self.send(200, {}, b"{}")
-        match = re.fullmatch(r"/v2/(.+)/(manifests|blobs)/([^/]+)", request.path)
+        match = re.fullmatch(r"/v2/(.+)/(manifests|blobs|referrers)/([^/]+)", request.path)
         repository = self.up.repositories.get(match[1]) if match else None
         if match is None or repository is None:
             return self.send(404, {}, self.error_body("NAME_UNKNOWN", "repository name not known"))
+        if match[2] == "referrers":
+            return self.list_referrers(request, match[3])
         if match[2] == "manifests":
             return self.manifest(repository, match[3])
         if not any(match[3] in image.blobs for image in repository.values()):
@@ -321,6 +326,18 @@ class _Handler(BaseHTTPRequestHandler):
                     return self.send(304, told, b"")
                 return self.send(200, told, raw)
         return self.send(404, {}, self.error_body("MANIFEST_UNKNOWN", "manifest unknown"))
+
+    def list_referrers(self, request: Request, subject: str) -> None:
+        if self.up.referrers is None:
+            return self.send(404, {}, b"404 page not found")
+        at = int(dict(urllib.parse.parse_qsl(request.query)).get("at", 0))
+        listed = self.up.referrers.get(subject, ())
+        page = [dict(one) for one in listed[at : at + self.up.referrers_page]]
+        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": page}
+        headers = {"Content-Type": OCI_INDEX}
+        if at + len(page) < len(listed):
+            headers["Link"] = f'<{request.path}?at={at + len(page)}>; rel="next"'
+        return self.send(200, headers, json.dumps(index).encode())
 
     def content(self, request: Request, digest: str, media_type: str) -> None:
         data = self.up.storage.get(digest)

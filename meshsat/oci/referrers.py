@@ -6,29 +6,46 @@ signature finds it.
 """
 
 import json
+import re
 from collections.abc import Iterable
 
 from meshsat.errors import InvalidInputError
 from meshsat.oci.descriptor import Descriptor
-from meshsat.oci.digest import Digest
+from meshsat.oci.digest import SHA256, Digest
 from meshsat.oci.fields import parse_object_untrusted, take_objects
-from meshsat.oci.manifest import Manifest, parse_manifest_untrusted
+from meshsat.oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest_untrusted
 from meshsat.oci.media_types import OCI_INDEX
+
+_SUBJECT = re.compile(r"sha256-([0-9a-f]{64})")
 
 
 def fallback_tag(subject: Digest) -> str:
     return f"{subject.algorithm[:32]}-{subject.hex[:64]}"
 
 
+def subject_of(tag: str) -> Digest | None:
+    """Whose referrers the tag lists. None: it is no such tag, or of a digest that it does not tell whole."""
+    match = _SUBJECT.fullmatch(tag)
+    return None if match is None else Digest(SHA256, match[1])
+
+
 def fallback_index(referrers: Iterable[Manifest]) -> Manifest:
     """What the tag means; the same for the same referrers."""
-    listed = sorted((manifest.referrer for manifest in referrers), key=lambda one: one.digest)
-    document = {
-        "schemaVersion": 2,
-        "mediaType": OCI_INDEX,
-        "manifests": [descriptor.as_json() for descriptor in listed],
-    }
-    return parse_manifest_untrusted(json.dumps(document).encode())
+    return index_of(manifest.referrer for manifest in referrers)
+
+
+def index_of(referrers: Iterable[Descriptor]) -> Manifest:
+    """The index of these, as many of them as it may have bytes; the same for the same referrers."""
+    listed: list[str] = []
+    size = 256
+    for descriptor in sorted(referrers, key=lambda one: one.digest):
+        entry = json.dumps(descriptor.as_json())
+        size += len(entry) + 2
+        if size > MANIFEST_LIMIT:
+            break
+        listed.append(entry)
+    head = f'{{"schemaVersion": 2, "mediaType": "{OCI_INDEX}", "manifests": ['
+    return parse_manifest_untrusted(f"{head}{', '.join(listed)}]}}".encode())
 
 
 def listed_referrers_untrusted(raw: bytes) -> list[Descriptor]:

@@ -6,6 +6,7 @@ All of it comes from outside: each function is total and raises `InvalidInputErr
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
@@ -21,6 +22,7 @@ ERROR_TEXT_LIMIT = 200
 _MOST_WAIT = 86400.0
 
 _CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19}|\*)", re.IGNORECASE)
+_NEXT = re.compile(r'<([^<>"\s]+)>\s*;(?:[^,]*;)?\s*rel="?next"?\s*(?:;[^,]*)?')
 _HOST = re.compile(r"[a-z0-9_-][a-z0-9._-]{0,252}|[0-9a-f:.]{2,45}")
 """A name or an address; names with `_` are common inside container networks."""
 
@@ -72,6 +74,23 @@ def is_unmodified_untrusted(etag: str | None, told: str | None, known: Digest) -
     its Docker-Content-Digest say nothing else. A cache on the way may confuse what it keeps. Total."""
     tag = (etag or "").strip().removeprefix("W/").strip('"')
     return all(word in ("", str(known)) for word in (tag, (told or "").strip()))
+
+
+def next_page_untrusted(asked: httpx.URL, links: Sequence[str]) -> str | None:
+    """The query of the page that follows a list's (`Link: <...>; rel="next"`, RFC 8288), at the very address
+    that was asked; None where there is none. Raises `InvalidInputError` for one that leads elsewhere."""
+    for line in links:
+        match = _NEXT.fullmatch(line.strip()[:LOCATION_LIMIT])
+        if match is not None:
+            there = parse_address_untrusted(match[1], asked)
+            if (there.scheme, there.netloc, there.raw_path.partition(b"?")[0]) != (
+                asked.scheme,
+                asked.netloc,
+                asked.raw_path.partition(b"?")[0],
+            ):
+                raise InvalidInputError("the next page of the list is said to be elsewhere")
+            return there.query.decode("ascii")
+    return None
 
 
 def redirect_target_untrusted(asked: httpx.URL, location: str) -> httpx.URL:

@@ -8,6 +8,7 @@ whether blob bytes are right (their reader checks), how long an answer is believ
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Self, TypeVar
 
 import trio
@@ -15,9 +16,11 @@ import trio
 from meshsat.config import UplinkSection
 from meshsat.errors import DigestMismatchError, UnavailableError
 from meshsat.metrics import Metrics
+from meshsat.oci import fields
+from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import SHA256, Digest
 from meshsat.oci.manifest import Manifest, parse_manifest_untrusted
-from meshsat.oci.media_types import MANIFEST_TYPES
+from meshsat.oci.media_types import MANIFEST_TYPES, OCI_INDEX
 from meshsat.oci.reference import parse_registry_untrusted, parse_repository_untrusted, parse_tag_untrusted
 from meshsat.uplink import answers
 from meshsat.uplink.blob import BlobStream
@@ -27,6 +30,8 @@ from meshsat.uplink.upstreams import Ask, Upstreams
 
 ACCEPT = ", ".join(sorted(MANIFEST_TYPES))
 DIGEST_FIELD = "docker-content-digest"
+PAGES = 16
+"""Of a list of referrers."""
 
 T = TypeVar("T")
 
@@ -131,6 +136,29 @@ class Uplink:
                 )
         algorithm = wanted.algorithm if wanted else SHA256
         return parse_manifest_untrusted(raw, answer.headers.get("content-type"), limit, algorithm)
+
+    async def referrers(self, registry: str, repository: str, subject: Digest) -> list[Descriptor]:
+        """What refers to a manifest, as the registry's own API lists it (end-12): `PAGES` pages at most.
+
+        Raises as `manifest` does; `NotFoundError` where the registry has no such API."""
+        found: dict[Digest, Descriptor] = {}
+        query: str | None = ""
+        pages = 0
+        while query is not None and pages < PAGES:
+            path = f"referrers/{subject}{query and '?'}{query}"
+            ask = _ask("referrers", registry, repository, path, headers={"Accept": OCI_INDEX})
+            listed, query = await self._patiently(ask, partial(self._page_untrusted, ask))
+            found.update((one.digest, one) for one in listed)
+            pages += 1
+        return list(found.values())
+
+    async def _page_untrusted(self, ask: Ask) -> tuple[list[Descriptor], str | None]:
+        async with await self._upstreams.get(ask) as answer:
+            raw = await answer.body_untrusted(self._section.manifest_limit)
+        body = fields.parse_object_untrusted(raw, f"{ask}")
+        listed = [Descriptor.parse_untrusted(item) for item in fields.take_objects(body, "manifests")]
+        following = answers.next_page_untrusted(answer.url, answer.headers.get_list("link"))
+        return [one for one in listed if one.is_manifest], following
 
     async def blob_size(self, registry: str, repository: str, digest: Digest) -> int:
         """The size of a blob in bytes, as the upstream has it. Raises as `manifest` does."""

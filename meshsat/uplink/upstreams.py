@@ -43,6 +43,8 @@ PROBE_TIMEOUT = 3.0
 _REMEMBERED = 256
 """Registries of which something is remembered."""
 _REDIRECT = frozenset({301, 302, 303, 307, 308})
+_UNSUPPORTED = frozenset({400, 405, 406, 501})
+"""What registries say too of an API that they do not have."""
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 _Trust = tuple[Path | None, bool]
@@ -54,7 +56,7 @@ class Ask:
     """One request to a registry's API."""
 
     kind: str
-    """For the metrics: manifest, blob or size."""
+    """For the metrics: manifest, blob, size or referrers."""
     registry: str
     repository: str
     path: str
@@ -311,7 +313,8 @@ class Upstreams:
                 raise WireError(
                     f"{where} redirects to {origin_of(answer.url)}, which answered {answer.status}"
                 )
-            if answer.status in (404, 410):
+            unsupported = ask.kind == "referrers" and answer.status in _UNSUPPORTED
+            if answer.status in (404, 410) or unsupported:
                 self.state(ask.registry).error = None
                 raise NotFoundError(f"{where} has no {ask}{text}; check the name, or push it first")
             if answer.status == 403:

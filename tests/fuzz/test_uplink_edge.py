@@ -15,6 +15,7 @@ from meshsat.uplink.answers import (
     ERROR_TEXT_LIMIT,
     error_text_untrusted,
     is_unmodified_untrusted,
+    next_page_untrusted,
     parse_address_untrusted,
     parse_content_range_untrusted,
     parse_length_untrusted,
@@ -206,3 +207,9 @@ def test_error_text(raw: bytes) -> None:
 def test_not_modified(etag: str | None, told: str | None) -> None:
     same = is_unmodified_untrusted(etag, told, Digest.of(b""))
     assert same or etag or told
+
+
+@given(st.lists(near("<", ">", ";", 'rel="next"', "?a=", "/v2/a", "https://x", ","), max_size=3))
+def test_next_page(links: list[str]) -> None:
+    with suppress(InvalidInputError):
+        next_page_untrusted(httpx.URL("https://x/v2/a?n=1"), links)

@@ -20,6 +20,7 @@ from meshsat.mesh.memory_transport import MemoryTransport
 from meshsat.mesh.service import Mesh
 from meshsat.mesh.token_ledger import TokenLedger
 from meshsat.metrics import Metrics
+from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import Manifest, parse_manifest_untrusted
 from meshsat.protocol import events
@@ -47,6 +48,8 @@ class Upstream:
         self.requests: list[str] = []
         self.bytes = 0
         self.fault: MeshsatError | None = None
+        self.referrers: dict[Digest, list[Descriptor]] | None = None
+        """What its API lists; None: it has none."""
 
     def add(self, data: bytes) -> Digest:
         digest = Digest.of(data)
@@ -104,6 +107,13 @@ class Uplink:
         if raw is None:
             raise NotFoundError(f"{registry} has no {repository}:{reference}")
         return parse_manifest_untrusted(raw)
+
+    async def referrers(self, registry: str, repository: str, subject: Digest) -> list[Descriptor]:
+        self._check()
+        await trio.sleep(0.02)
+        if self._upstream.referrers is None:
+            raise NotFoundError(f"{registry} lists no referrers")
+        return self._upstream.referrers.get(subject, [])
 
     def ignores_ranges(self, registry: str) -> bool:
         return False

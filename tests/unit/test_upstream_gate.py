@@ -8,8 +8,10 @@ import trio
 
 from meshsat.config import PullThroughRule, PullThroughSection
 from meshsat.errors import DeniedError, NotFoundError, StorageError
+from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import Manifest, parse_manifest_untrusted
+from meshsat.oci.referrers import fallback_tag, listed_referrers_untrusted
 from meshsat.protocol.gossip import open_record_untrusted
 from meshsat.pull_through import PullThrough
 from meshsat.records import row_of
@@ -32,6 +34,15 @@ class OneImage:
         self.fault: Exception | None = None
         self.ranges: list[tuple[object, ...]] = []
         self.known: list[Digest | None] = []
+        self.listed: list[Descriptor] | None = None
+        self.referrers_asked = 0
+
+    async def referrers(self, registry: str, repository: str, subject: Digest) -> list[Descriptor]:
+        await trio.lowlevel.checkpoint()
+        self.referrers_asked += 1
+        if self.listed is None:
+            raise NotFoundError("no such API")
+        return self.listed
 
     async def manifest(
         self, registry: str, repository: str, reference: str, known: Manifest | None = None
@@ -148,3 +159,47 @@ async def test_a_manifest_that_rotted_on_disk_is_asked_for_anew(tmp_path: Path, 
         path.write_bytes(damage)
         await gate.resolve(*ASKED, "42")
         assert uplink.known == [None, None]
+
+
+async def test_what_the_registrys_api_lists_is_kept_under_the_fallback_tag(tmp_path: Path) -> None:
+    tag = fallback_tag(ROOT)
+    signature = Descriptor(IMAGE.media_type, Digest.of(b"sig"), 3, artifact_type="a/sig")
+    async with await Store.open(tmp_path, threads=0) as store:
+        gate, uplink, _ = make(store)
+        uplink.listed = [signature]
+        record = await gate.resolve(*ASKED, tag)
+        assert record.key == (*ASKED, tag)
+        assert listed_referrers_untrusted(await store.read(record.digest, 0, 10_000)) == [signature]
+        assert (await gate.resolve(*ASKED, tag)).digest == record.digest
+        assert uplink.known == [], "the tag itself is not asked for"
+        uplink.listed = []
+        with pytest.raises(NotFoundError, match="nothing refers"):
+            await gate.resolve(*ASKED, tag)
+
+
+async def test_without_that_api_the_tag_is_a_tag_and_the_api_is_left_alone_for_a_while(
+    tmp_path: Path,
+) -> None:
+    now = [NOW]
+    async with await Store.open(tmp_path, threads=0) as store:
+        gate, uplink, _ = make(store)
+        gate._unix = lambda: now[0]
+        for _ in range(3):
+            assert (await gate.resolve(*ASKED, fallback_tag(ROOT))).digest == ROOT
+        assert uplink.referrers_asked == 1
+        now[0] += 601
+        await gate.resolve(*ASKED, fallback_tag(ROOT))
+        assert uplink.referrers_asked == 2
+        await gate.resolve(*ASKED, f"{fallback_tag(ROOT)}.sig")
+        await gate.resolve(*ASKED, "42")
+        assert uplink.referrers_asked == 2
+
+
+async def test_referrers_that_the_policy_denies_are_asked_of_no_upstream(tmp_path: Path) -> None:
+    rule = PullThroughRule(pattern="up.example/**", allow=False)
+    policy = PullThrough(PullThroughSection(rules=(rule,)), 60.0)
+    async with await Store.open(tmp_path, threads=0) as store:
+        gate, uplink, _ = make(store, policy)
+        with pytest.raises(DeniedError):
+            await gate.resolve(*ASKED, fallback_tag(ROOT))
+        assert uplink.referrers_asked == 0

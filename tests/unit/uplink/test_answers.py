@@ -7,6 +7,7 @@ from meshsat.uplink.answers import (
     ContentRange,
     error_text_untrusted,
     is_unmodified_untrusted,
+    next_page_untrusted,
     parse_content_range_untrusted,
     parse_length_untrusted,
     parse_retry_after_untrusted,
@@ -120,3 +121,24 @@ KNOWN = Digest.of(b"known")
 )
 def test_not_modified(etag: str | None, told: str | None, same: bool) -> None:
     assert is_unmodified_untrusted(etag, told, KNOWN) is same
+
+
+@pytest.mark.parametrize(
+    ("links", "query"),
+    [
+        ([], None),
+        (['<?last=x&n=2>; rel="next"'], "last=x&n=2"),
+        (["</v2/a/blobs/sha256:x?p=2>;rel=next"], "p=2"),
+        (['<https://registry.test:5000/v2/a/blobs/sha256:x?p=2>; title="t"; rel="next"'], "p=2"),
+        (['<?p=1>; rel="prev"'], None),
+        (["", "nonsense"], None),
+    ],
+)
+def test_next_page(links: list[str], query: str | None) -> None:
+    assert next_page_untrusted(ASKED, links) == query
+
+
+@pytest.mark.parametrize("there", ["https://other.test/v2/a?p=2", "/v2/b?p=2", "http://u:p@x/", "//x/v2?p"])
+def test_a_next_page_elsewhere_is_refused(there: str) -> None:
+    with pytest.raises(InvalidInputError):
+        next_page_untrusted(ASKED, [f'<{there}>; rel="next"'])

@@ -2,9 +2,9 @@
 
 import pytest
 
-from meshsat.errors import DigestMismatchError, InvalidInputError, UnavailableError
+from meshsat.errors import DigestMismatchError, InvalidInputError, NotFoundError, UnavailableError
 from meshsat.oci.digest import Digest
-from tests.images import OCI_MANIFEST, random_bytes
+from tests.images import OCI_MANIFEST, descriptor, random_bytes
 from tests.unit.uplink.conftest import REPOSITORY, Connect
 from tests.upstream import Fault, Upstream
 
@@ -134,3 +134,42 @@ async def test_a_304_that_nobody_asked_for_is_an_error(connect: Connect, up: Ups
     async with connect(up) as wired:
         with pytest.raises(UnavailableError, match="status 304"):
             await wired.uplink.manifest(up.address, REPOSITORY, "42")
+
+
+async def test_referrers_page_by_page(connect: Connect, up: Upstream) -> None:
+    image = up.add_image(REPOSITORY, "42")
+    all_of_them = [descriptor(OCI_MANIFEST, bytes([n]), artifactType="a/sig") for n in range(7)]
+    up.referrers = {image.root: [*all_of_them, descriptor("text/plain", b"no manifest")]}
+    up.referrers_page = 3
+    subject = Digest.parse_untrusted(image.root)
+    async with connect(up) as wired:
+        found = await wired.uplink.referrers(up.address, REPOSITORY, subject)
+        assert [one.as_json() for one in found] == all_of_them
+        assert len(up.asked("/referrers/")) == 3
+        assert await wired.uplink.referrers(up.address, REPOSITORY, Digest.of(b"other")) == []
+        up.referrers_page = 0  # each page leads to itself
+        assert await wired.uplink.referrers(up.address, REPOSITORY, subject) == []
+        assert len(up.asked("/referrers/")) == 4 + 16
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 406, 501])
+async def test_a_registry_without_the_referrers_api(status: int, connect: Connect, up: Upstream) -> None:
+    image = up.add_image(REPOSITORY, "42")
+    up.add_fault(Fault("/referrers/", status=status))
+    async with connect(up) as wired:
+        with pytest.raises(NotFoundError):
+            await wired.uplink.referrers(up.address, REPOSITORY, Digest.parse_untrusted(image.root))
+        assert wired.uplink.last_error is None
+
+
+async def test_referrers_that_are_none(connect: Connect, up: Upstream) -> None:
+    image = up.add_image(REPOSITORY, "42")
+    up.referrers = {}
+    async with connect(up, manifest_limit=10_000) as wired:
+        for body in (b"<html>", b'{"manifests": [1]}', b" " * 10_001):
+            up.add_fault(Fault("/referrers/", body=body))
+            with pytest.raises(InvalidInputError):
+                await wired.uplink.referrers(up.address, REPOSITORY, Digest.parse_untrusted(image.root))
+        up.add_fault(Fault("/referrers/", headers={"Link": '<http://elsewhere.test/>; rel="next"'}))
+        with pytest.raises(InvalidInputError, match="elsewhere"):
+            await wired.uplink.referrers(up.address, REPOSITORY, Digest.parse_untrusted(image.root))
