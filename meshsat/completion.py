@@ -3,10 +3,12 @@
 import structlog
 import trio
 
-from meshsat.errors import InvalidInputError, NotFoundError, StorageError
+from meshsat.errors import DeniedError, InvalidInputError, NotFoundError, StorageError
 from meshsat.manifests import Manifests
+from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import Manifest
+from meshsat.signatures import Verifier
 from meshsat.store.store import Store
 
 KEPT = 512
@@ -19,9 +21,10 @@ log = structlog.get_logger(__name__)
 class Completion:
     """`blob_published` is to be called with whatever comes into the store."""
 
-    def __init__(self, store: Store, manifests: Manifests) -> None:
+    def __init__(self, store: Store, manifests: Manifests, verifier: Verifier) -> None:
         self._store = store
         self._manifests = manifests
+        self._verifier = verifier
         self._published, self._to_check = trio.open_memory_channel[Digest](QUEUE)
         self._incomplete: dict[tuple[str, str, str | None, Digest], set[Digest]] = {}
         self._shown: dict[tuple[str, str, str | None], Digest] = {}
@@ -44,7 +47,12 @@ class Completion:
         self.blob_published(manifest.digest)
 
     async def show(self, registry: str, repository: str, tag: str | None, root: Digest) -> None:
-        """Put it into the layout's index. Raises `NotFoundError`, `InvalidInputError`, `StorageError`."""
+        """Put it into the layout's index. Raises `NotFoundError`, `InvalidInputError`, `StorageError`, and
+        `DeniedError` where it is not signed as it must be."""
+        facts = self._store.facts(root)
+        descriptor = Descriptor("" if facts is None else facts.media_type, root, 0)
+        if not self._verifier.is_idle and (manifest := await self._manifests.held(descriptor)) is not None:
+            await self._verifier.require(registry, repository, tag or root, manifest)
         await self._store.publish_image(registry, repository, tag, root)
         while len(self._shown) >= KEPT:
             del self._shown[next(iter(self._shown))]
@@ -80,5 +88,7 @@ class Completion:
             lacking = await self._manifests.lacking(manifest) if manifest is not None else set()
             if lacking:
                 self._incomplete[key] = lacking
+        except DeniedError as refused:
+            log.info("an image is not in the index", digest=str(key[3]), problem=str(refused))
         except StorageError as full:
             log.warning("an image is not in the index", digest=str(key[3]), problem=str(full))

@@ -168,6 +168,19 @@ class PullThroughRule(Section):
     """What is answered for an older tag when the upstream can't be asked. None: that of the section."""
 
 
+class SignatureRule(Section):
+    pattern: str
+    """`REGISTRY/REPOSITORY[:TAG]`, with `*` and `**`; what was pushed to the site is `site.internal/...`."""
+    action: Literal["block", "warn", "accept"] = "block"
+    """What becomes of an image without enough valid signatures; `accept`: signatures are not looked at."""
+    keys: tuple[Path, ...] = ()
+    """PEM files of public keys (`cosign.pub`)."""
+    threshold: Annotated[int, Field(ge=1)] = 1
+    """How many different ones of the keys must have signed."""
+    identity: Literal["any", "match"] = "any"
+    """`match`: the name in the signature must be that of the repository that the image is in."""
+
+
 class PullThroughSection(Section):
     """What may be fetched over the uplink because a client asked for it. What the site holds is served."""
 
@@ -281,6 +294,8 @@ class Config(BaseSettings):
     api: ApiSection = ApiSection()
     http: HttpSection = HttpSection()
     record: RecordSection = RecordSection()
+    signatures: tuple[SignatureRule, ...] = ()
+    """What must be signed; the first rule whose pattern matches decides, and none accepts."""
     log: LogSection = LogSection()
 
     @classmethod

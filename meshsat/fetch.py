@@ -14,6 +14,7 @@ import trio
 
 from meshsat.completion import Completion
 from meshsat.errors import DeniedError, InvalidInputError, MeshsatError, NotFoundError, UnavailableError
+from meshsat.evidence import Brought
 from meshsat.manifests import Manifests, sources_of
 from meshsat.mesh.service import Mesh
 from meshsat.oci.descriptor import Descriptor
@@ -25,6 +26,7 @@ from meshsat.pull_through import PullThrough
 from meshsat.pulling import Desired, Pulling
 from meshsat.reading import ArrivingBlob, Part, StoredBlob
 from meshsat.registry.content import BlobReader, Name, Served
+from meshsat.signatures import Judge, Verifier
 from meshsat.store.records import TagRecord
 from meshsat.store.store import Store
 from meshsat.web.view import PullEvent
@@ -49,6 +51,7 @@ class Fetcher:
         upstream: str | None,
         policy: PullThrough,
         resolve_timeout: float,
+        verifier: Verifier,
     ) -> None:
         self._store = store
         self._mesh = mesh
@@ -58,13 +61,18 @@ class Fetcher:
         self._resolve_timeout = resolve_timeout
         self._unreachable: dict[tuple[str, str, str], float] = {}
         self._manifests = Manifests(store, mesh, policy, resolve_timeout)
-        self.completion = Completion(store, self._manifests)
+        self._verifier = verifier
+        self._signatures = Brought(store, mesh, self._manifests)
+        self._judge = Judge(verifier, self._signatures)
+        self.completion = Completion(store, self._manifests, verifier)
         self._mesh.driver.on_published = self.completion.blob_published
-        self.pulling = Pulling(store, mesh, self._manifests, self.completion, policy)
+        self.pulling = Pulling(store, mesh, self._manifests, self.completion, policy, self._judge)
 
     async def run(self) -> None:
         """Run until cancelled."""
-        await self.completion.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.completion.run)
+            nursery.start_soon(self._judge.run)
 
     # --- what the registry asks (registry/content.py) ---
 
@@ -103,6 +111,9 @@ class Fetcher:
         if part is None or part.size > MANIFEST_LIMIT:
             return None
         manifest = await self._manifests.bring(digest, part, registry, repository)
+        await self._verifier.require(
+            registry, repository, tag or digest, manifest, self._signatures, self._resolve_timeout * 0.6
+        )
         if not await self._manifests.deliverable(manifest):
             return None
         if not part_of_another:
@@ -138,6 +149,9 @@ class Fetcher:
         manifest = self._manifests.at_hand(digest, registry, name.repository)
         if manifest is None:
             return None
+        verdict = self._verifier.known(registry, name.repository, reference, manifest)
+        if verdict is None or not verdict.allowed:
+            return None
         return Served(manifest.raw, manifest.media_type, manifest.digest, resolved_at)
 
     async def bring_site_manifest(self, record: TagRecord) -> None:
@@ -150,6 +164,9 @@ class Fetcher:
         registry = self._registry_of(name, digest)
         if registry is None:
             return None
+        refused = self._verifier.why_not(digest)
+        if refused is not None:
+            raise DeniedError(f"{digest} is not given: {refused}")
         size = self._store.blob_size(digest)
         if registry == SITE or size is not None:
             if not self._store.belongs(registry, name.repository, digest):
@@ -267,12 +284,10 @@ class Fetcher:
             except DeniedError:
                 if known is None:
                     raise
+                self._remember_failure(key)
             except MeshsatError as failed:
                 log.info("cannot refresh a tag", name=f"{registry}/{repository}:{tag}", problem=str(failed))
-                self._unreachable = {
-                    one: until for one, until in self._unreachable.items() if until > trio.current_time()
-                }
-                self._unreachable[key] = trio.current_time() + UNREACHABLE_MEMORY
+                self._remember_failure(key)
             else:
                 descriptor = Descriptor(record.media_type, record.digest, record.size)
                 return descriptor, record.resolved_at, True
@@ -283,6 +298,11 @@ class Fetcher:
                 f"what {registry}/{repository}:{tag} means is older than it may be, and nobody can be asked"
             )
         return known.descriptor, known.resolved_at, False
+
+    def _remember_failure(self, key: tuple[str, str, str]) -> None:
+        now = trio.current_time()
+        self._unreachable = {one: until for one, until in self._unreachable.items() if until > now}
+        self._unreachable[key] = now + UNREACHABLE_MEMORY
 
     def _fresh_tag(self, registry: str, repository: str, tag: str) -> tuple[Descriptor, float | None] | None:
         """What the tag means, and since when that is known, if nobody need be asked."""

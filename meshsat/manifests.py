@@ -9,7 +9,7 @@ from contextlib import ExitStack, aclosing
 
 import trio
 
-from meshsat.errors import InvalidInputError, MeshsatError
+from meshsat.errors import DeniedError, InvalidInputError, MeshsatError
 from meshsat.mesh.demand import Signal
 from meshsat.mesh.service import Mesh
 from meshsat.oci.descriptor import Descriptor
@@ -50,7 +50,7 @@ class Manifests:
     async def part(self, registry: str, repository: str, digest: Digest) -> Part | None:
         """How large the manifest of this digest is, by whoever knows, and where a client's miss may fetch it.
 
-        Raises `DeniedError` where nobody may be asked."""
+        Raises `DeniedError` where nobody may be asked, or who was asked refuses."""
         size = None
         if self._store.belongs(registry, repository, digest) or registry == SITE:
             facts = self._store.facts(digest)
@@ -62,6 +62,8 @@ class Manifests:
                 record = await self._mesh.resolve(
                     registry, repository, str(digest), max_age=DIGEST_AGE, patience=self._resolve_timeout
                 )
+            except DeniedError:
+                raise
             except MeshsatError:
                 return None
             size = record.size

@@ -37,6 +37,7 @@ from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import SITE, Reference
 from meshsat.overview import Overview
+from meshsat.protocol import events
 from meshsat.protocol.gossip import ImageRecord
 from meshsat.protocol.machine import Machine, Settings
 from meshsat.protocol.recording import RecordedMachine
@@ -46,6 +47,8 @@ from meshsat.reconcile import Own, Reconciler
 from meshsat.records import RecordKeeper, from_store_untrusted
 from meshsat.registry.access import Access
 from meshsat.registry.app import OPERATOR, create_registry
+from meshsat.signature_policy import SignaturePolicy, read_key, rules_of
+from meshsat.signatures import Verifier
 from meshsat.site_content import SiteContent, Tagged
 from meshsat.status import DesiredStatus, ImageStatus, NodeStatus, PeerStatus
 from meshsat.store.store import Store
@@ -119,14 +122,17 @@ class Node:
         self._planes = self._make_planes(config.mesh)
         tls, libp2p = self._planes
         policy = PullThrough(config.registry.pull_through, config.registry.tag_ttl)
+        self.signature_policy = SignaturePolicy(rules_of(config.signatures, read_key))
+        verifier = Verifier(store, self.signature_policy)
         gate = None
         if uplink is not None:
-            gate = UpstreamGate(uplink, store, identity.key, time.time, policy)
+            gate = UpstreamGate(uplink, store, identity.key, time.time, policy, verifier)
         self._driver = Driver(
             self._machine, store, gate, [tls, libp2p], metrics, config.uplink.range_connections
         )
         if gate is not None:
             gate.on_stored = self._driver.stored
+            gate.on_record = lambda record: self._driver.feed(events.RecordMade(record))
         self._keeper = RecordKeeper(store)
         self._driver.on_record = self._heard
         self._mesh = Mesh(self._machine, self._driver, self._planes, self._discoveries, ledger)
@@ -137,6 +143,7 @@ class Node:
             upstream=config.registry.upstream,
             policy=policy,
             resolve_timeout=config.registry.resolve_timeout,
+            verifier=verifier,
         )
         self._site = SiteContent(
             store, self._mesh, self._fetcher, identity.key, time.time, pin=config.registry.pin_pushed
@@ -150,7 +157,9 @@ class Node:
             self._tags,
             Own(identity.key, identity.member.site, identity.member.roles, time.time, _chance()),
         )
-        self._overview = Overview(config, identity, store, uplink, self._driver, self._planes, metrics)
+        self._overview = Overview(
+            config, identity, store, uplink, self._driver, self._planes, metrics, verifier
+        )
         self._overview.troubles += [
             lambda: self._tls.problem if self._tls is not None else None,
             lambda: self._access.problem,

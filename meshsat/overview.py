@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 
 import trio
@@ -13,7 +14,9 @@ from meshsat.mesh.identity import Identity
 from meshsat.mesh.libp2p_transport import Libp2pTransport
 from meshsat.mesh.tls_transport import TlsTransport
 from meshsat.metrics import Metrics
+from meshsat.oci.digest import Digest
 from meshsat.protocol.transfer import Transfer
+from meshsat.signatures import Verifier
 from meshsat.status import ImageStatus, NodeStatus, PeerStatus, TransferStatus, UplinkStatus, in_words
 from meshsat.store.store import Store
 from meshsat.uplink.client import Uplink
@@ -29,6 +32,7 @@ class Overview:
         driver: Driver,
         planes: tuple[TlsTransport, Libp2pTransport],
         metrics: Metrics,
+        verifier: Verifier,
     ) -> None:
         self._config = config
         self._identity = identity
@@ -38,8 +42,9 @@ class Overview:
         self._machine = driver.machine
         self._planes = planes
         self._metrics = metrics
+        self._verifier = verifier
         self._started = time.time()
-        self.troubles: list[Callable[[], str | None]] = []
+        self.troubles: list[Callable[[], str | None]] = [verifier.trouble]
         """Each tells what an operator should do something about, in plain words, if there is something."""
         self.more_troubles: Callable[[], list[str]] = list
         """The same, of those who may have several."""
@@ -134,23 +139,29 @@ class Overview:
         return found
 
     def images(self) -> list[ImageStatus]:
-        whole = {
-            row.name: ImageStatus(
-                row.name, str(row.descriptor.digest), row.size, row.size, True, row.published_at
+        whole: dict[str, ImageStatus] = {}
+        for row in self._store.images():
+            verdict = self._verdict(row.registry, row.repository, row.descriptor.digest)
+            digest = str(row.descriptor.digest)
+            whole[row.name] = ImageStatus(
+                row.name, digest, row.size, row.size, True, row.published_at, *verdict
             )
-            for row in self._store.images()
-        }
         for tag in self._store.all_tags():
             name = f"{tag.registry}/{tag.repository}:{tag.tag}"
             held = whole.get(name)
             if held is not None and held.digest == str(tag.descriptor.digest):
-                whole[name] = ImageStatus(name, held.digest, held.size, held.size, True, tag.resolved_at)
+                whole[name] = replace(held, resolved_at=tag.resolved_at)
             else:
                 have = self._store.blob_size(tag.descriptor.digest) or 0
                 size = tag.descriptor.size
                 digest = str(tag.descriptor.digest)
-                whole[name] = ImageStatus(name, digest, size, have, False, tag.resolved_at)
+                verdict = self._verdict(tag.registry, tag.repository, tag.descriptor.digest)
+                whole[name] = ImageStatus(name, digest, size, have, False, tag.resolved_at, *verdict)
         return [whole[name] for name in sorted(whole)]
+
+    def _verdict(self, registry: str, repository: str, digest: Digest) -> tuple[str | None, str | None]:
+        verdict = self._verifier.shown(registry, repository, digest)
+        return (None, None) if verdict is None else (verdict.kind, verdict.reason)
 
 
 def _trouble(transfer: Transfer, now: float) -> str | None:

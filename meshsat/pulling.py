@@ -1,7 +1,8 @@
 """Pulls: all that a reference or a digest stands for is brought here, from wherever it is.
 
-Laws: manifests first, then everything that they name at once; whoever stops iterating withdraws the interest;
-a tag that the desired state gives a meaning means that.
+Laws: manifests first, then everything that they name at once; nothing of an image that is not signed as it
+must be, but its first manifest; whoever stops iterating withdraws the interest; a tag that the desired state
+gives a meaning means that.
 """
 
 from collections.abc import AsyncGenerator, Collection
@@ -24,6 +25,7 @@ from meshsat.oci.reference import DEFAULT_TAG, SITE, Reference
 from meshsat.protocol.events import Fault, Priority
 from meshsat.pull_through import PullThrough
 from meshsat.reading import NO_SOURCE_LIMIT, Part
+from meshsat.signatures import Judge
 from meshsat.store.store import Store
 from meshsat.web.view import PullEvent
 
@@ -117,8 +119,15 @@ class NothingDesired:
 
 class Pulling:
     def __init__(
-        self, store: Store, mesh: Mesh, manifests: Manifests, completion: Completion, policy: PullThrough
+        self,
+        store: Store,
+        mesh: Mesh,
+        manifests: Manifests,
+        completion: Completion,
+        policy: PullThrough,
+        judge: Judge,
     ) -> None:
+        self._judge = judge
         self._store = store
         self._mesh = mesh
         self._manifests = manifests
@@ -205,6 +214,10 @@ class Pulling:
             following: dict[Digest, Part] = {}
             for digest, part in level.items():
                 manifest = await self._manifests.bring(digest, part, wanted.registry, wanted.repository)
+                if not tree.manifests:
+                    async with aclosing(self._judge.judge(manifest, wanted)) as waiting:
+                        async for _ in waiting:
+                            yield before
                 following |= tree.add(manifest, wanted)
             if len(tree.manifests) > TREE_LIMIT:
                 raise InvalidInputError(f"{wanted} refers to more than {TREE_LIMIT} manifests")

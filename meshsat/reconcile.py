@@ -18,6 +18,7 @@ import trio
 
 from meshsat.desired_tags import DesiredTags
 from meshsat.errors import (
+    DeniedError,
     InvalidInputError,
     MeshsatError,
     NotFoundError,
@@ -405,7 +406,7 @@ class Reconciler:
         shown, since it is not whole."""
         try:
             await self._fetcher.completion.show(*one.key, target)
-        except (NotFoundError, InvalidInputError, StorageError) as failed:
+        except (NotFoundError, InvalidInputError, StorageError, DeniedError) as failed:
             log.debug("not in the layout's index", image=one.image.name, problem=str(failed))
 
     async def _hide(self, key: Key) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import structlog
 import trio
 
-from meshsat.errors import InvalidInputError, MeshsatError, NotFoundError
+from meshsat.errors import DeniedError, InvalidInputError, MeshsatError, NotFoundError
 from meshsat.fetch import Fetcher
 from meshsat.mesh.service import Mesh
 from meshsat.oci.descriptor import Descriptor
@@ -179,7 +179,7 @@ class SiteContent:
     async def _show(self, registry: str, repository: str, tag: str, manifest: Manifest) -> None:
         try:
             await self._fetcher.completion.show(registry, repository, tag, manifest.digest)
-        except (NotFoundError, InvalidInputError):  # not all of it is on this node
+        except (NotFoundError, InvalidInputError, DeniedError):  # not all of it is here, or its signature
             await self._fetcher.completion.remember(registry, repository, tag, manifest)
 
     async def delete_manifest(self, name: Name, reference: str | Digest) -> bool:

@@ -54,6 +54,10 @@ class ImageStatus:
     complete: bool
     resolved_at: float
     """Unix time at which an upstream last said so."""
+    signature: str | None = None
+    """verified, warned or refused; None: no rule asks for signatures, or nobody asked for the image since the
+    node began."""
+    signature_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

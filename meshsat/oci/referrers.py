@@ -17,6 +17,7 @@ from meshsat.oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest_untrus
 from meshsat.oci.media_types import OCI_INDEX
 
 _SUBJECT = re.compile(r"sha256-([0-9a-f]{64})")
+_ABOUT = re.compile(r"sha256-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?")
 
 
 def fallback_tag(subject: Digest) -> str:
@@ -27,6 +28,12 @@ def subject_of(tag: str) -> Digest | None:
     """Whose referrers the tag lists. None: it is no such tag, or of a digest that it does not tell whole."""
     match = _SUBJECT.fullmatch(tag)
     return None if match is None else Digest(SHA256, match[1])
+
+
+def is_about_digest(tag: str) -> bool:
+    """Whether the tag is of what refers to a manifest: this one, or cosign's for a signature, an attestation,
+    an SBOM."""
+    return _ABOUT.fullmatch(tag) is not None
 
 
 def fallback_index(referrers: Iterable[Manifest]) -> Manifest:

@@ -18,10 +18,13 @@ from meshsat.mesh.sources import UplinkPort
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import Manifest
 from meshsat.oci.reference import SITE
+from meshsat.protocol import events
 from meshsat.protocol.gossip import ImageRecord
 from meshsat.pull_through import PullThrough
 from meshsat.records import RecordKeeper, from_store_untrusted
 from meshsat.registry.content import Name
+from meshsat.signature_policy import SignaturePolicy
+from meshsat.signatures import Verifier
 from meshsat.site_content import SiteContent
 from meshsat.store.store import Store
 from meshsat.uplink.client import Uplink as RealUplink
@@ -50,6 +53,8 @@ class FullNode:
         policy = options.pop("policy", None) or PullThrough(
             PullThroughSection(), options.pop("tag_ttl", 60.0)
         )
+        self.signature_policy = SignaturePolicy(options.pop("signatures", ()))
+        self.verifier = Verifier(store, self.signature_policy)
         self.site = site
         self.node = node
         self.store = store
@@ -59,10 +64,13 @@ class FullNode:
         node.driver.on_record = self._heard
         if node.uplink is not None:
             node.uplink = CountingUplink(site.upstream, node, RATE)
-            gate = UpstreamGate(cast("RealUplink", node.uplink), store, node.identity.key, unix, policy)
+            uplink = cast("RealUplink", node.uplink)
+            gate = UpstreamGate(uplink, store, node.identity.key, unix, policy, self.verifier)
             gate.on_stored = node.driver.stored
+            gate.on_record = lambda record: node.driver.feed(events.RecordMade(record))
             node.driver.fetching.uplink = cast("UplinkPort", gate)
         settings: dict[str, Any] = {"upstream": None, "policy": policy, "resolve_timeout": 5.0, **options}
+        settings["verifier"] = self.verifier
         self.fetcher = Fetcher(store, node.mesh, unix, **settings)
         self.site_content = SiteContent(store, node.mesh, self.fetcher, node.identity.key, unix, pin=True)
 

@@ -15,6 +15,8 @@ from meshsat.oci.referrers import fallback_tag, listed_referrers_untrusted
 from meshsat.protocol.gossip import open_record_untrusted
 from meshsat.pull_through import PullThrough
 from meshsat.records import row_of
+from meshsat.signature_policy import SignaturePolicy
+from meshsat.signatures import Verifier
 from meshsat.store.store import Store
 from meshsat.trust.keys import NodeKey
 from meshsat.uplink.client import Uplink
@@ -58,10 +60,13 @@ class OneImage:
         return "a stream"
 
 
-def make(store: Store, policy: PullThrough | None = None) -> tuple[UpstreamGate, OneImage, NodeKey]:
+def make(
+    store: Store, policy: PullThrough | None = None, signatures: SignaturePolicy | None = None
+) -> tuple[UpstreamGate, OneImage, NodeKey]:
     uplink, key = OneImage(), NodeKey.generate()
     policy = policy or PullThrough(PullThroughSection(), 60.0)
-    return UpstreamGate(cast("Uplink", uplink), store, key, lambda: NOW, policy), uplink, key
+    verifier = Verifier(store, signatures or SignaturePolicy())
+    return UpstreamGate(cast("Uplink", uplink), store, key, lambda: NOW, policy, verifier), uplink, key
 
 
 @pytest.mark.parametrize("reference", ["42", IMAGE.root])
