@@ -11,7 +11,6 @@ import trio
 from meshsat.desired_tags import DesiredTags
 from meshsat.fleet.document import DesiredState, encode_state, state_of
 from meshsat.oci.digest import Digest
-from meshsat.protocol import events
 from meshsat.pull_through import PullThrough
 from meshsat.reconcile import Own, Reconciler
 from meshsat.registry.content import Name
@@ -60,7 +59,7 @@ class Desiring:
         return found
 
     def uplink_down(self) -> None:
-        self.full.node.driver.feed(events.UplinkProbed(up=False))
+        self.full.uplink.down = True
 
     def means(self, tag: str = "stable", name: Name = POS) -> str | None:
         assert name.registry is not None
