@@ -6,11 +6,20 @@ without an uplink; no more is fetched of a repository than bounds allow.
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from meshsat.errors import DeniedError, InvalidInputError, NotFoundError, StorageError, UnavailableError
+import trio
+
+from meshsat.errors import (
+    DeniedError,
+    InvalidInputError,
+    MeshsatError,
+    NotFoundError,
+    StorageError,
+    UnavailableError,
+)
 from meshsat.manifests import Manifests, sources_of
 from meshsat.mesh.service import Mesh
 from meshsat.oci.descriptor import Descriptor
@@ -36,6 +45,8 @@ REFERRERS_LIMIT = 32
 """Referrers of it that are looked into."""
 MAX_AGE = 30.0
 """Seconds for which what another learned of a signature's tag is good enough."""
+CONFIG_PATIENCE = 1.0
+"""Seconds for the config of a signature, which nobody reads."""
 PATIENCE = 10.0
 """Seconds for such a tag to be told."""
 
@@ -97,6 +108,10 @@ async def signatures_of(
 async def _within(
     source: Source, registry: str, repository: str, manifest: Manifest
 ) -> AsyncGenerator[Signed, None]:
+    config = manifest.blobs[:1]
+    if config and config[0].size <= PAYLOAD_LIMIT:  # nothing hangs on it but that others get the whole
+        with trio.move_on_after(CONFIG_PATIENCE), suppress(MeshsatError):
+            await source.blob(registry, repository, config[0])
     for layer in manifest.blobs:
         signature = layer.annotations.get(SIGNATURE_ANNOTATION)
         if layer.media_type == SIMPLE_SIGNING and signature is not None and layer.size <= PAYLOAD_LIMIT:

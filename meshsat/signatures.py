@@ -281,7 +281,7 @@ class Verifier:
             async with aclosing(signatures_of(source, *place, subject)) as found:
                 async for signed in found:
                     try:
-                        signers |= _signers_untrusted(signed, place, subject, rule)
+                        signers |= signers_untrusted(signed, place, subject, rule)
                     except InvalidInputError as fault:
                         faults.append(str(fault))
                     if len(signers) >= rule.threshold:
@@ -389,7 +389,7 @@ class Judge:
             raise question.denied
 
 
-def _signers_untrusted(
+def signers_untrusted(
     signed: Signed, place: Place, subject: Digest, rule: Rule
 ) -> frozenset[VerificationKey]:
     """Raises `InvalidInputError`: why it counts for nothing."""

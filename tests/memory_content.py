@@ -61,7 +61,7 @@ class MemoryContent:
     def manifest_at_hand(self, name: Name, reference: str | Digest) -> Served | None:
         """Nothing is told before it is asked for."""
 
-    async def manifest(self, name: Name, reference: str | Digest) -> Served | None:
+    async def manifest(self, name: Name, reference: str | Digest, *, unsigned: bool = False) -> Served | None:
         await self._asked("manifest", name, reference)
         tagged = isinstance(reference, str)
         digest = self.tag_table.get(name, {}).get(reference) if isinstance(reference, str) else str(reference)

@@ -16,6 +16,7 @@ from meshsat.config import (
     PullThroughRule,
     RegistryAuth,
     RegistryTls,
+    SignatureRule,
     UpstreamRegistry,
 )
 
@@ -91,6 +92,7 @@ SETTINGS = dict(
         *fields(RegistryAuth, "registry.auth."),
         *fields(AccessRule, "registry.auth.rules."),
         *fields(PullThroughRule, "registry.pull_through.rules."),
+        *fields(SignatureRule, "signatures."),
     ]
 )
 

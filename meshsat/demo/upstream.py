@@ -148,7 +148,8 @@ class OwnRegistry:
     def manifest_at_hand(self, name: Name, reference: str | Digest) -> Served | None:
         """Nothing is told before it is asked for."""
 
-    async def manifest(self, name: Name, reference: str | Digest) -> Served | None:
+    async def manifest(self, name: Name, reference: str | Digest, *, unsigned: bool = False) -> Served | None:
+        del unsigned
         digest = self._tags.get(reference) if isinstance(reference, str) else reference
         if name.repository != REPOSITORY or digest is None or digest not in self._manifests:
             return None

@@ -133,16 +133,18 @@ class _Registry:
         request.kind = KINDS[type(route)]
         self._check_right(request.method, route)
         shows: Callable[[str], bool] = everything
+        unsigned = False
         if self._guard is not None:
             allowed = await self._guard.allow(request.scope, route)
             route, shows = allowed.route, allowed.shows
+            unsigned = allowed.pushes and self._rights.push
         if request.method not in READING or isinstance(route, UploadsRoute | UploadRoute):
             assert self._pushes is not None  # noqa: S101 - nobody has a right without it
             await self._pushes.serve(request, route, sparse=self._rights.operator)
             return
         match route:
             case ManifestRoute():
-                await self._pulls.manifest(request, route)
+                await self._pulls.manifest(request, route, unsigned=unsigned)
             case BlobRoute():
                 await self._pulls.blob(request, route)
             case PingRoute():

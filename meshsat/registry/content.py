@@ -65,8 +65,11 @@ class BlobReader(AbstractAsyncContextManager[Any], Protocol):
 
 
 class Content(Protocol):
-    async def manifest(self, name: Name, reference: "str | Digest") -> Served | None:
-        """The manifest under a tag (str) or digest; None when it cannot be had with all that it refers to."""
+    async def manifest(
+        self, name: Name, reference: "str | Digest", *, unsigned: bool = False
+    ) -> Served | None:
+        """The manifest under a tag (str) or digest; None when it cannot be had with all that it refers to.
+        `unsigned`: who asks may push there, and gets what was pushed before it is signed, to sign it."""
 
     def manifest_at_hand(self, name: Name, reference: "str | Digest") -> Served | None:
         """The same, if it can be told at once, without waiting for anything; None also when it can't."""

@@ -16,6 +16,7 @@ from meshsat.registry.errors import Code, RefusedError
 from meshsat.registry.routes import (
     BlobRoute,
     CatalogRoute,
+    ManifestRoute,
     PingRoute,
     Route,
     UploadRoute,
@@ -38,6 +39,8 @@ class Allowed:
     route: Route
     shows: Callable[[str], bool] = everything
     """Whether a list may name this repository, as it stands in paths."""
+    pushes: bool = False
+    """Whether who asks may push there as well."""
 
 
 class Guard:
@@ -61,7 +64,12 @@ class Guard:
             route = self._mountable(route, permit)
         elif isinstance(route, BlobRoute) and permit.bounded and action is Action.PULL:
             await self._check_belongs(permit, route.digest)
-        return Allowed(route)
+        # By who they are: cosign reads what it is about to sign with a token for pulls.
+        user = permit.principal.user
+        pushes = isinstance(route, ManifestRoute) and (
+            self._access.allowed(user, Action.PUSH, permit.name) is not None
+        )
+        return Allowed(route, pushes=pushes)
 
     async def _check_belongs(self, permit: Permit, blob: Digest) -> None:
         if not await self._content.belongs(permit.name, blob):

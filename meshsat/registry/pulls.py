@@ -65,12 +65,14 @@ class Pulls:
         self._stall_timeout = section.stall_timeout
         self._now = now
 
-    async def manifest(self, request: Request, route: ManifestRoute) -> None:
+    async def manifest(self, request: Request, route: ManifestRoute, *, unsigned: bool) -> None:
+        """`unsigned`: also what was pushed and is yet to be signed."""
         name, reference = route.target.name, route.reference
         served = self._content.manifest_at_hand(name, reference)
         if served is None:
             unknown = RefusedError(404, Code.MANIFEST_UNKNOWN, f"no {reference} of {route.target.path} here")
-            served = await self._ask(self._content.manifest(name, reference), unknown)
+            asked = self._content.manifest(name, reference, unsigned=unsigned)
+            served = await self._ask(asked, unknown)
         headers = [*_identity(served.digest, route.target), *self._freshness(route, served)]
         if not none_match_untrusted(request.fields(b"if-none-match"), _etag(served.digest)):
             await request.answer(304, headers)

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import trio
+from trio.testing import MockClock
+
 from meshsat.evidence import REFERRERS_LIMIT, SIGNATURES_LIMIT, Held, signatures_of
 from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import Digest
@@ -84,7 +87,7 @@ async def test_neither_too_many_nor_too_large_ones_are_asked_for() -> None:
     large = signing.simple_signatures([(b"x" * (PAYLOAD_LIMIT + 1), b"x"), *many])
     source = Given(large, sig=large)
     assert len(await found(source)) == SIGNATURES_LIMIT
-    assert len(source.asked) == SIGNATURES_LIMIT + 1
+    assert len(source.asked) == 2 + SIGNATURES_LIMIT, "the tag, the config, and what was looked at"
     referrers = [bundle(b"%d" % number) for number in range(REFERRERS_LIMIT + 10)]
     source = Given(*referrers, listing=signing.referrers_index(*referrers))
     assert len(await found(source)) == REFERRERS_LIMIT
@@ -120,3 +123,19 @@ async def test_held_gives_what_the_store_has_and_nothing_that_rotted(tmp_path: P
         assert await found(held) == []
         path.unlink()
         assert await found(held) == []
+
+
+async def test_the_rest_of_a_signature_comes_along_and_is_not_waited_for(autojump_clock: MockClock) -> None:
+    signature = signed_by(KEY, digest=IMAGE.root)
+    config = str(parsed(signature).blobs[0].digest)
+    source = Given(signature, sig=signature)
+    assert len(await found(source)) == 1
+    assert config in source.asked
+
+    class Slow(Given):
+        async def blob(self, registry: str, repository: str, blob: Descriptor) -> bytes | None:
+            if str(blob.digest) == config:
+                await trio.sleep_forever()
+            return await super().blob(registry, repository, blob)
+
+    assert len(await found(Slow(signature, sig=signature))) == 1

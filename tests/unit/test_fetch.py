@@ -95,6 +95,19 @@ async def test_a_name_without_a_registry_means_the_upstream_that_is_set_or_the_o
         assert await up.fetcher.manifest(bare, "42") is not None
 
 
+async def test_a_blob_of_one_repository_is_not_there_for_who_wants_to_push_it_to_another(
+    autojump_clock: Clock,
+) -> None:
+    """cosign and oras ask first, and leave out what they are told is there: the manifest would be refused."""
+    async with full_site("up", upstream="up.example") as (up,):
+        hold(up.site.upstream, IMAGE, "42")
+        assert await up.fetcher.manifest(POS, "42") is not None
+        for _ in range(2):
+            assert await up.fetcher.open_blob(Name(None, "team/app"), layer_of()) is None
+            assert await up.fetcher.open_blob(Name(None, POS.repository), layer_of()) is not None
+            await read(await up.fetcher.open_blob(POS, layer_of()))
+
+
 @pytest.mark.parametrize("image", [IMAGE, MULTI], ids=["image", "index"])
 async def test_what_is_held_is_told_at_once_and_as_it_would_be_told_slowly(
     autojump_clock: Clock, image: Image

@@ -95,6 +95,8 @@ async def test_an_unsigned_one_is_neither_served_nor_kept_nor_told(autojump_cloc
         await refused(up, "it has no signature")
         await refused(up, "it has no signature", digest(IMAGE.root))
         await trio.sleep(1)
+        with pytest.raises(DeniedError):
+            await dark.fetcher.manifest(POS, "42", unsigned=True)
         for node in (up, dark):
             assert node.store.blobs() == {}
             assert node.store.all_tags() == []
@@ -400,6 +402,9 @@ async def test_site_content_is_signed_at_the_site(autojump_clock: Clock) -> None
             with pytest.raises(DeniedError, match="has no signature"):
                 await node.fetcher.manifest(name, "1")
         assert a.store.images() == []
+        to_sign = await b.fetcher.manifest(name, "1", unsigned=True)
+        assert to_sign is not None
+        assert to_sign.raw == IMAGE.raw
         await push(a, signed_by(KEY, digest=IMAGE.root), signature_tag(IMAGE.root))
         await trio.sleep(signatures.BAD_AGE + 1)
         for node in (a, b):

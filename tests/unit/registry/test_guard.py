@@ -128,3 +128,29 @@ async def test_a_mount_is_a_pull_from_where_it_is(
     route = (await registry.allow("POST", target, user)).route
     assert isinstance(route, UploadsRoute)
     assert (route.mount is not None, route.source) == (mount, source)
+
+
+async def test_who_may_push_is_told_apart(registry: Registry) -> None:
+    target = "/v2/team/app/manifests/1"
+    assert (await registry.allow("GET", target, ADA)).pushes
+    assert not (await registry.allow("GET", "/v2/team/app/tags/list", ADA)).pushes
+    assert (await registry.allow("GET", "/v2/secret/app/manifests/1", BOB)).pushes
+
+
+async def test_who_may_only_pull_is_not_taken_for_one_who_pushes(tmp_path: Path) -> None:
+    rules = [
+        {"users": ["anonymous"], "repositories": ["**"], "actions": ["pull"]},
+        {"users": ["ada"], "repositories": ["site.internal/team/*"], "actions": ["push"]},
+    ]
+    htpasswd = write_htpasswd(tmp_path / "users", dict.fromkeys(("ada", "bob"), "secret"))
+    auth = {"htpasswd": htpasswd, "rules": rules}
+    guard = Guard(Access(RegistrySection.model_validate({"auth": auth})), MemoryContent())
+    for headers, path, pushes in (
+        ([], "team/app", False),
+        ([BOB], "team/app", False),
+        ([ADA], "team/app", True),
+        ([ADA], "other/app", False),
+    ):
+        target = f"/v2/{path}/manifests/1"
+        route = parse_route_untrusted(target.encode(), b"")
+        assert (await guard.allow(request_scope("GET", target, headers), route)).pushes is pushes
