@@ -500,9 +500,9 @@ async def test_a_pull_that_waits_tells_so_each_second(
         hold(up.site.upstream, IMAGE, "42")
         manifest = up.uplink.manifest
 
-        async def slowly(*key: str) -> object:
+        async def slowly(registry: str, repository: str, reference: str, *_known: object) -> object:
             await trio.sleep(10)
-            return await manifest(*key)
+            return await manifest(registry, repository, reference)
 
         monkeypatch.setattr(up.uplink, "manifest", slowly)
         told = [trio.current_time(), *[trio.current_time() async for _ in dark.fetcher.pull(NAME)]]
