@@ -266,6 +266,20 @@ class HttpSection(Section):
     """What a response under way gets to finish when the node stops."""
 
 
+class AuditSection(Section):
+    """Who did what, as JSON lines."""
+
+    enabled: bool = True
+    file: Path | None = None
+    """None: `data_dir`/audit/audit.jsonl. Older ones have `.1`, `.2`... behind it."""
+    max_bytes: Annotated[int, Field(ge=64 * 1024)] = 8 * 1024 * 1024
+    """Bytes at which the next file begins."""
+    keep: Annotated[int, Field(ge=0, le=1000)] = 9
+    """Older files that are kept."""
+    syslog: bool = False
+    """Whether each line goes to the system's log as well (RFC 5424, /dev/log)."""
+
+
 class RecordSection(Section):
     file: Path | None = None
     """A new file for the trace of the mesh's brain: a bug report that replays in `sim/`. None: no trace."""
@@ -296,7 +310,12 @@ class Config(BaseSettings):
     record: RecordSection = RecordSection()
     signatures: tuple[SignatureRule, ...] = ()
     """What must be signed; the first rule whose pattern matches decides, and none accepts."""
+    audit: AuditSection = AuditSection()
     log: LogSection = LogSection()
+
+    @property
+    def audit_file(self) -> Path:
+        return self.audit.file or self.data_dir / "audit" / "audit.jsonl"
 
     @classmethod
     def settings_customise_sources(

@@ -11,9 +11,7 @@ Every file is replaced atomically, so a crash leaves the old or the new. Whether
 today is not judged here: a node whose pass has run out still serves what it holds to the machines around it.
 """
 
-import os
 import secrets
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from meshsat.errors import ConfigError, InvalidInputError
+from meshsat.private_files import write_file
 from meshsat.trust.keys import NodeKey
 from meshsat.trust.passes import (
     ENROLLER,
@@ -196,27 +195,3 @@ def _read_certificates(path: Path) -> list[bytes]:
 
 def _pem(certificates: Sequence[bytes]) -> bytes:
     return b"".join(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM) for der in certificates)
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Put `data` at `path`, mode 0600, whole or not at all. Raises `ConfigError`."""
-    try:
-        path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600 from the start
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
-            raise
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as fault:
-        raise ConfigError(f"{path} cannot be written: {fault.strerror}; who owns the directory?") from None

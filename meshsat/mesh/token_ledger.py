@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from meshsat.errors import ConfigError, DeniedError, InvalidInputError
-from meshsat.mesh.identity import write_file
+from meshsat.private_files import write_file
 from meshsat.protocol.token_use import LIMIT, TokenUse, parse_token_use_untrusted
 from meshsat.trust.keys import PeerId
 from meshsat.trust.passes import DAY

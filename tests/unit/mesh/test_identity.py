@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from meshsat.errors import ConfigError
-from meshsat.mesh import identity
 from meshsat.mesh.identity import accept_pass, identity_dir, init_fleet, is_member, load, make_token, node_key
 from meshsat.trust.keys import NodeKey
 from meshsat.trust.passes import DAY, NODE, PassError, verify_pass_untrusted
@@ -129,20 +128,6 @@ def test_a_pass_for_another_key_is_told(tmp_path: Path) -> None:
     (identity_dir(tmp_path) / "node.key").write_bytes(NodeKey.generate().to_pem())
     with pytest.raises(ConfigError, match="not for the key"):
         load(tmp_path)
-
-
-def test_a_write_that_fails_leaves_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "identity" / "file"
-    identity.write_file(path, b"old")
-
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(ConfigError, match="No space left"):
-        identity.write_file(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_token_is_not_made_of_nonsense(tmp_path: Path) -> None:
