@@ -13,6 +13,8 @@ from importlib.metadata import version
 import structlog
 import trio
 
+from meshsat.audit.event import NODE, SUCCESS, Audit, NoAudit
+from meshsat.audit.opening import open_log
 from meshsat.config import Config, MeshSection
 from meshsat.desired_tags import DesiredTags
 from meshsat.errors import DeniedError
@@ -54,9 +56,10 @@ from meshsat.status import DesiredStatus, ImageStatus, NodeStatus, PeerStatus
 from meshsat.store.store import Store
 from meshsat.store.uploads import UploadLimits
 from meshsat.trust import tokens
-from meshsat.trust.passes import NODE
+from meshsat.trust.passes import NODE as NODE_ROLE
 from meshsat.uplink.client import Uplink
 from meshsat.upstream_gate import UpstreamGate
+from meshsat.vault.vault import Vault
 from meshsat.web.api import create_api, create_public_api
 from meshsat.web.view import PullEvent
 
@@ -85,14 +88,15 @@ async def run_node(
         limits = UploadLimits(pushes.uploads, pushes.upload_timeout, pushes.blob_limit)
         store = await stack.enter_async_context(await Store.open(config.data_dir, uploads=limits))
         metrics = Metrics()
+        vault = Vault(config.data_dir)
         uplink = None
         if config.uplink.enabled:
-            uplink = await stack.enter_async_context(Uplink(config.uplink, metrics))
+            uplink = await stack.enter_async_context(Uplink(config.uplink, metrics, vault=vault))
         trace = None
         if config.record.file is not None:
             trace = TraceFile(config.record.file, config.record.limit)
             stack.callback(trace.close)
-        await Node(config, identity, store, uplink, metrics, trace).run(task_status)
+        await Node(config, identity, store, uplink, metrics, trace, vault).run(task_status)
 
 
 class Node:
@@ -106,19 +110,23 @@ class Node:
         uplink: Uplink | None,
         metrics: Metrics,
         trace: TraceFile | None = None,
+        vault: Vault | None = None,
     ) -> None:
         self.metrics = metrics
+        self.vault = vault or Vault(config.data_dir)
+        self._audit_log = open_log(config)
+        self.audit: Audit = self._audit_log or NoAudit()
         self._config = config
         self._identity = identity
         self._store = store
         self._uplink = uplink
         self._listening: Listening | None = None
-        self._access = Access(config.registry)
+        self._access = Access(config.registry, audit=self.audit)
         self._tls = self._make_tls()
         self._machine = self._make_machine(trace)
         self._machine.take_records(from_store_untrusted(store, time.time()))
         ledger = TokenLedger(identity.directory)
-        self._enroller = Enroller(identity, ledger) if identity.issuer is not None else None
+        self._enroller = Enroller(identity, ledger, audit=self.audit) if identity.issuer is not None else None
         self._planes = self._make_planes(config.mesh)
         tls, libp2p = self._planes
         policy = PullThrough(config.registry.pull_through, config.registry.tag_ttl)
@@ -163,6 +171,8 @@ class Node:
         self._overview.troubles += [
             lambda: self._tls.problem if self._tls is not None else None,
             lambda: self._access.problem,
+            lambda: "; ".join((uplink.problems if uplink else []) + self.vault.problems()) or None,
+            lambda: self._audit_log.problem if self._audit_log is not None else None,
         ]
         self._overview.more_troubles = self._reconciler.problems
 
@@ -205,7 +215,14 @@ class Node:
 
     def _make_planes(self, mesh: MeshSection) -> tuple[TlsTransport, Libp2pTransport]:
         return (
-            TlsTransport(self._identity, (SWAP,), self.metrics, listen=mesh.listen, port=mesh.bulk_port),
+            TlsTransport(
+                self._identity,
+                (SWAP,),
+                self.metrics,
+                listen=mesh.listen,
+                port=mesh.bulk_port,
+                audit=self.audit,
+            ),
             Libp2pTransport(
                 self._identity,
                 (SWAP,),
@@ -214,6 +231,7 @@ class Node:
                 port=mesh.control_port,
                 limits=Limits(muxer=MuxerLimits(keepalive=mesh.keepalive, silence=mesh.silence_limit)),
                 enrol_handler=self._enroller.answer if self._enroller is not None else None,
+                audit=self.audit,
             ),
         )
 
@@ -231,6 +249,8 @@ class Node:
     async def run(self, task_status: trio.TaskStatus[Listening]) -> None:
         """Mesh first, then the servers. Cancelled, they end together; the store, the caller's, ends last."""
         async with trio.open_nursery() as parts:
+            if self._audit_log is not None:
+                parts.start_soon(self._audit_log.run)
             await parts.start(self._mesh.run)
             parts.start_soon(self._keeper.run)
             parts.start_soon(self._fetcher.run)
@@ -240,10 +260,15 @@ class Node:
             async with trio.open_nursery() as servers:
                 listen = self._config.registry
                 registry = create_registry(
-                    self._fetcher, self.metrics, listen, intake=self._site, access=self._access
+                    self._fetcher,
+                    self.metrics,
+                    listen,
+                    intake=self._site,
+                    access=self._access,
+                    audit=self.audit,
                 )
                 for_operator = create_registry(
-                    self._fetcher, self.metrics, listen, intake=self._site, rights=OPERATOR
+                    self._fetcher, self.metrics, listen, intake=self._site, rights=OPERATOR, audit=self.audit
                 )
                 context = None
                 if self._tls is not None:
@@ -261,6 +286,7 @@ class Node:
                 tls, libp2p = self._planes
                 self._listening = Listening(registry_address, api_address, libp2p.addresses, tls.addresses)
                 self._say_hello()
+                self.audit.record("node.start", actor=NODE, object=self._machine.name, outcome=SUCCESS)
                 task_status.started(self._listening)
 
     async def _serve(self, servers: trio.Nursery, app: App, bind: Bind) -> list[str]:
@@ -315,7 +341,7 @@ class Node:
         _, libp2p = self._planes
         grant = tokens.Grant(
             self._identity.member.site,
-            frozenset({NODE}),
+            frozenset({NODE_ROLE}),
             uses,
             time.time() + valid_seconds,
             libp2p.addresses[: tokens.ADDRESSES_LIMIT],

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from meshsat.cli.audited import audited
 from meshsat.cli.options import ConfigFile, DataDir, settings
 
 
@@ -33,12 +34,14 @@ def run(
     from meshsat.mesh.identity import load
 
     now = time.time()
-    authority = authority_of(load(settings(config, data_dir=data_dir).data_dir), now)
+    loaded = settings(config, data_dir=data_dir)
+    authority = authority_of(load(loaded.data_dir), now)
     lifetime = parse_duration_untrusted(valid)
     pair = Pair(*authority.issue(names, now, lifetime))
     if not force and (output / "tls.key").exists():
         raise ConfigError(f"{output} holds a certificate already; name another directory, or give --force")
-    write_certificate(output, pair, authority.pem)
+    with audited(loaded, "certificate.create", " ".join(names)):
+        write_certificate(output, pair, authority.pem)
     print(f"certificate  {output / 'tls.crt'}  (registry.tls.certificate)")
     print(f"key          {output / 'tls.key'}  (registry.tls.key; a secret)")
     print(f"CA           {output / 'ca.crt'}  (for clients: /etc/containers/certs.d/HOST:PORT/ca.crt)")

@@ -35,6 +35,14 @@ class NodeClient:
             self._check(answer)
             return self._json(answer.text)
 
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The JSON object that POST `body` to `path` gives. Raises as `get` does."""
+        with self._connected(ANSWER_LIMIT) as http, self._told():
+            answer = http.post(path, json=body)
+            self._check(answer)
+            told: dict[str, Any] = self._json(answer.text)
+            return told
+
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """POST `body` to `path`; each line of the answer, a JSON object. Raises as `get` does."""
         with (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from meshsat.cli.audited import audited
 from meshsat.cli.options import ConfigFile, DataDir, Json, settings
 from meshsat.errors import InvalidInputError
 
@@ -67,9 +68,11 @@ def run(
     )
     wanted = [Reference.parse_untrusted(text) for text in references]
     open_sink = _sink(output, compression)
-    place = NodePlace(settings(config, data_dir=data_dir).data_dir)
-    gathered = gather(place, wanted, choice)
-    with Bar("export", as_json=as_json) as bar:
+    loaded = settings(config, data_dir=data_dir)
+    place = NodePlace(loaded.data_dir)
+    about = f"{' '.join(map(str, wanted))} to {output}"
+    with audited(loaded, "image.export", about), Bar("export", as_json=as_json) as bar:
+        gathered = gather(place, wanted, choice)
         total = export(place, gathered, open_sink(), bar.move)
     if as_json:
         print(json.dumps(_told(gathered, output, total)))

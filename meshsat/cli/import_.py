@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from meshsat.cli.audited import audited
 from meshsat.cli.exits import FAILED, say
 from meshsat.cli.options import ConfigFile, DataDir, Json, settings
 from meshsat.errors import MeshsatError
@@ -39,7 +40,8 @@ def run(
     from meshsat.cli.node_place import NodePlace
 
     plan = Plan(None if name is None else Renaming.parse_untrusted(name))
-    place = NodePlace(settings(config, data_dir=data_dir).data_dir)
+    loaded = settings(config, data_dir=data_dir)
+    place = NodePlace(loaded.data_dir)
     archive = open_pipe(sys.stdin.buffer) if source == PIPE else open_source(Path(source))
     ended: list[Brought | Failed] = []
     fault: MeshsatError | None = None
@@ -54,7 +56,9 @@ def run(
                 bar.line(_line(event))
 
         try:
-            Import(place, archive, plan, tell).run()
+            with audited(loaded, "image.import", source) as told:
+                Import(place, archive, plan, tell).run()
+                told.reason = f"{len(ended)} images"
         except MeshsatError as broken:
             fault = broken
     failed = [event for event in ended if isinstance(event, Failed)]

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from meshsat.cli.audited import audited
 from meshsat.cli.options import ConfigFile, DataDir, settings
 
 
@@ -25,7 +26,8 @@ def run(
     from meshsat.mesh.identity import identity_dir, init_fleet
 
     loaded = settings(config, data_dir=data_dir, name=name)
-    identity = init_fleet(loaded.data_dir, fleet, site, node_name(loaded.name), time.time())
+    with audited(loaded, "fleet.create", fleet):
+        identity = init_fleet(loaded.data_dir, fleet, site, node_name(loaded.name), time.time())
     at = "" if data_dir is None else f" --data-dir {data_dir}"
     print(f"fleet     {identity.member.fleet}")
     print(f"node      {identity.member.name}  {identity.member.peer}  site {identity.member.site}")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from meshsat.cli.audited import audited
 from meshsat.cli.exits import say
 from meshsat.cli.options import ConfigFile, DataDir, settings
 
@@ -28,16 +29,23 @@ def run(
     from meshsat.errors import ConfigError
     from meshsat.mesh.identity import load, make_token
     from meshsat.trust.passes import ENROLLER, NODE
-    from meshsat.trust.tokens import Grant
+    from meshsat.trust.tokens import Grant, short_name
 
-    where = settings(config, data_dir=data_dir).data_dir
+    loaded = settings(config, data_dir=data_dir)
+    where = loaded.data_dir
     identity = load(where)
-    if enroller and identity.root_issuer() is None:
-        raise ConfigError("only the machine with the fleet's root key can make enrollers; invite from there")
-    roles = frozenset({NODE, ENROLLER}) if enroller else frozenset({NODE})
-    until = time.time() + parse_duration_untrusted(expires)
-    grant = Grant(site or identity.member.site, roles, uses, until, _addresses(where))
-    print(make_token(identity, grant))
+    with audited(loaded, "token.create", "token") as told:
+        if enroller and identity.root_issuer() is None:
+            raise ConfigError(
+                "only the machine with the fleet's root key can make enrollers; invite from there"
+            )
+        roles = frozenset({NODE, ENROLLER}) if enroller else frozenset({NODE})
+        until = time.time() + parse_duration_untrusted(expires)
+        grant = Grant(site or identity.member.site, roles, uses, until, _addresses(where))
+        token = make_token(identity, grant)
+        told.object = f"token {short_name(token)}"
+        told.reason = f"{uses} uses, {expires}, as {' '.join(sorted(roles))} at {grant.site}"
+    print(token)
 
 
 def _addresses(data_dir: Path) -> tuple[str, ...]:

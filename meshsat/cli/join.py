@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from meshsat.cli.audited import audited
 from meshsat.cli.init import node_name
 from meshsat.cli.options import ConfigFile, DataDir, settings
 from meshsat.errors import ConfigError
@@ -48,7 +49,7 @@ def run(
     from meshsat.cli.enrolment import Joiner
     from meshsat.cli.units import parse_duration_untrusted
     from meshsat.mesh.identity import accept_pass, is_member, load, node_key
-    from meshsat.trust.tokens import parse_untrusted
+    from meshsat.trust.tokens import parse_untrusted, short_name
 
     loaded = settings(config, data_dir=data_dir, name=name)
     where = loaded.data_dir
@@ -62,8 +63,9 @@ def run(
     joiner = Joiner(text, node_key(where), node_name(loaded.name), time.time)
     discovery = _discovery(loaded.mesh.listen, read.fleet) if loaded.mesh.mdns else None
     limit = parse_duration_untrusted(timeout)
-    membership = trio.run(joiner.run, (*(peer or ()), *read.grant.addresses), discovery, limit)
-    member = accept_pass(where, membership.root, membership.chain, membership.enroller).member
+    with audited(loaded, "fleet.join", f"{read.fleet} with token {short_name(text)}"):
+        membership = trio.run(joiner.run, (*(peer or ()), *read.grant.addresses), discovery, limit)
+        member = accept_pass(where, membership.root, membership.chain, membership.enroller).member
     print(f"fleet  {member.fleet}")
     print(f"node   {member.name}  {member.peer}  site {member.site}")
     print(f"If no node runs here yet: meshsat node --data-dir {where}")

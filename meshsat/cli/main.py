@@ -5,6 +5,7 @@ import sys
 import typer
 
 from meshsat.cli import (
+    audit,
     certificate,
     demo,
     desired,
@@ -14,10 +15,13 @@ from meshsat.cli import (
     init,
     invite,
     join,
+    login,
+    logout,
     node,
     peers,
     pull,
     runtime,
+    secrets,
     status,
     version,
 )
@@ -38,6 +42,8 @@ app.command("init")(init.run)
 app.command("invite")(invite.run)
 app.command("join")(join.run)
 app.command("certificate")(certificate.run)
+app.command("login")(login.run)
+app.command("logout")(logout.run)
 app.command("pull")(pull.run)
 app.command("export")(export.run)
 app.command("import")(import_.run)
@@ -48,6 +54,8 @@ app.command("desired")(desired.run)
 app.command("version")(version.run)
 app.command("demo")(demo.run)
 app.add_typer(runtime.app, name="runtime")
+app.add_typer(secrets.app, name="secrets")
+app.add_typer(audit.app, name="audit")
 
 
 def main() -> None:

@@ -74,9 +74,11 @@ def run(
         log={"level": log_level, "json_lines": log_json},
     )
     from meshsat.cli import logs
+    from meshsat.cli.core_dumps import forbid_core_dumps
     from meshsat.cli.foreground import end_quietly_while_starting, run_foreground
 
     end_quietly_while_starting()
+    forbid_core_dumps()
     logs.configure(loaded.log)
     from meshsat.mesh.identity import is_member
     from meshsat.node import run_node

@@ -16,6 +16,9 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
+PEER = "meshsat.peer"
+"""Our extension in a scope of a Unix socket: `{"pid": ..., "uid": ...}` of the process that connected."""
+
 
 @asynccontextmanager
 async def cancelled_by_disconnect(receive: Receive) -> AsyncIterator[None]:

@@ -18,7 +18,7 @@ import trio
 
 from meshsat.config import HttpSection
 from meshsat.http import files
-from meshsat.http.asgi import App, Message, Scope
+from meshsat.http.asgi import PEER, App, Message, Scope
 from meshsat.http.pace import Pace, TooSlowError
 from meshsat.http.request import END_OF_HEADER, BadRequestError, Request, parse_header_untrusted
 from meshsat.http.response import CONTINUE, Response, ResponseFault
@@ -56,9 +56,17 @@ class Service:
 
 
 class Connection:
-    """`client` and `server`: ASGI's names of the two ends. The caller has taken a seat for it."""
+    """`client` and `server`: ASGI's names of the two ends; `peer`: the process at the other end, where the
+    system tells it. The caller has taken a seat for it."""
 
-    def __init__(self, service: Service, wire: Wire, client: Address, server: Address) -> None:
+    def __init__(
+        self,
+        service: Service,
+        wire: Wire,
+        client: Address,
+        server: Address,
+        peer: dict[str, object] | None = None,
+    ) -> None:
         self._app = service.app
         self._limits = service.limits
         self._seats = service.seats
@@ -66,6 +74,7 @@ class Connection:
         self._wire = wire
         self._client = client
         self._server = server
+        self._extensions = _EXTENSIONS if peer is None else {**_EXTENSIONS, PEER: peer}
         self._scope = trio.CancelScope()
         """Ends everything: when waiting for a request takes too long, or somebody else needs the seat."""
         self._ahead = b""
@@ -210,7 +219,7 @@ class Connection:
             "client": self._client,
             "server": self._server,
             "state": {},
-            "extensions": _EXTENSIONS,
+            "extensions": self._extensions,
         }
 
     async def _receive(self) -> Message:

@@ -6,6 +6,7 @@ import resource
 import socket
 import ssl
 import stat
+import struct
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,10 @@ FEWEST = 16
 UNSENT = 512 * 1024
 """Bytes that may wait unsent in the kernel: the sender is woken at half of it. More makes a client that is as
 fast as we are slower (what it reads has left the processor's cache), less costs wake-ups (decisions/0016)."""
+
+
+_UCRED = struct.Struct("iII")
+"""pid, uid, gid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,14 @@ def bound(sock: socket.socket) -> str:
     """The address really bound: `HOST:PORT`, `unix:PATH`."""
     name = sock.getsockname()
     return str(TcpBind(name[0], name[1])) if isinstance(name, tuple) else f"unix:{name}"
+
+
+def peer_of(sock: socket.socket) -> dict[str, object] | None:
+    """The process that connected to a Unix socket, as it was then (SO_PEERCRED). Raises `OSError`."""
+    if sock.family != socket.AF_UNIX:
+        return None
+    pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return {"pid": pid, "uid": uid}
 
 
 def _tcp_socket(sock: socket.socket, address: Any) -> socket.socket:

@@ -21,7 +21,7 @@ import trio
 from meshsat.config import HttpSection
 from meshsat.http.asgi import App
 from meshsat.http.connection import Address, Connection, Service
-from meshsat.http.listening import Bind, TcpBind, UnixBind, bound, listen, seats_for
+from meshsat.http.listening import Bind, TcpBind, UnixBind, bound, listen, peer_of, seats_for
 from meshsat.http.seats import Seats
 from meshsat.http.wire import PlainWire, TlsWire, Wire
 
@@ -127,6 +127,7 @@ class _Server:
                     _turn_away(sock, plain=tls is None)
                     continue
                 try:
+                    process = peer_of(sock)
                     here = (
                         _address(sock.getsockname()) if everywhere and isinstance(bind, TcpBind) else server
                     )
@@ -135,7 +136,9 @@ class _Server:
                     self._seats.give_up()
                     sock.close()
                     continue
-                connections.start_soon(self._serve, Connection(self._service, wire, _address(peer), here))
+                connections.start_soon(
+                    self._serve, Connection(self._service, wire, _address(peer), here, process)
+                )
 
     async def _out_of_files(self, fault: OSError) -> None:
         now = trio.current_time()

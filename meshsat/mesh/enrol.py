@@ -24,12 +24,14 @@ import cbor2
 import structlog
 import trio
 
+from meshsat.audit.event import FAILURE, SUCCESS, Actor, Audit, NoAudit, Outcome
+from meshsat.audit.sparing import Sparing
 from meshsat.cbor import decode_cbor_untrusted
 from meshsat.errors import ConfigError, DeniedError, InvalidInputError, UnavailableError
 from meshsat.mesh.identity import Identity
 from meshsat.mesh.token_ledger import TokenLedger
 from meshsat.mesh.transport import ByteStream, StreamBroken, receive_exactly
-from meshsat.trust.keys import NodeKey
+from meshsat.trust.keys import NodeKey, PeerId
 from meshsat.trust.passes import (
     ENROLLER,
     Subject,
@@ -74,7 +76,11 @@ class Enroller:
     enroller's."""
 
     def __init__(
-        self, identity: Identity, ledger: TokenLedger, clock: Callable[[], float] = time.time
+        self,
+        identity: Identity,
+        ledger: TokenLedger,
+        clock: Callable[[], float] = time.time,
+        audit: Audit | None = None,
     ) -> None:
         if identity.issuer is None:
             raise ConfigError("this node is no enroller; only the fleet's enrollers let others join")
@@ -82,6 +88,7 @@ class Enroller:
         self._issuer = identity.issuer
         self._ledger = ledger
         self._clock = clock
+        self._audit = Sparing(audit or NoAudit())
 
     async def answer(self, stream: ByteStream) -> None:
         """Serve one joiner; its failures end here. Raises `StreamBroken` only."""
@@ -90,6 +97,7 @@ class Enroller:
                 await self._answer_untrusted(stream)
             except (DeniedError, InvalidInputError, ConfigError) as refusal:
                 log.warning("enrolment denied", peer=stream.peer, reason=str(refusal))
+                self._record(stream.peer, "enrolment", FAILURE, str(refusal))
                 # What is wrong with us is not for strangers.
                 ours = isinstance(refusal, ConfigError)
                 await _send(stream, DENIED, "the enroller has a fault; see its log" if ours else str(refusal))
@@ -115,7 +123,19 @@ class Enroller:
         chain = issue_pass(root or self._issuer, subject, now)
         certificate = issue_enroller(root, subject, now) if root is not None else None
         log.info("node enrolled", peer=stream.peer, name=subject.name, site=subject.site)
+        roles = " ".join(sorted(subject.roles))
+        self._record(
+            stream.peer,
+            f"{subject.name} at {subject.site} as {roles}",
+            SUCCESS,
+            f"token {token.id.hex()[:8]}",
+        )
         await _send(stream, PASS, list(chain), certificate)
+
+    def _record(self, peer: PeerId, about: str, outcome: Outcome, reason: str) -> None:
+        self._audit.record(
+            "node.register", actor=Actor("peer", peer), object=about, outcome=outcome, reason=reason
+        )
 
 
 async def join(stream: ByteStream, text: str, key: NodeKey, name: str, now: float) -> Membership:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import structlog
 import trio
 
+from meshsat.audit.event import Audit
 from meshsat.errors import ConfigError, InvalidInputError
 from meshsat.mesh.greeting import (
     CONTENT,
@@ -126,7 +127,7 @@ class Libp2pTransport:
 
     name = "libp2p"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but three by name
         self,
         identity: Identity,
         protocols: Sequence[str],
@@ -137,6 +138,7 @@ class Libp2pTransport:
         enrol_handler: EnrolHandler | None = None,
         clock: Callable[[], float] = time.time,
         limits: Limits | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self._identity = identity
         self._metrics = metrics
@@ -146,7 +148,7 @@ class Libp2pTransport:
         self._enrol_handler = enrol_handler
         self._clock = clock
         self._limits = limits or Limits()
-        self._refusals = Refusals(self.name, metrics)
+        self._refusals = Refusals(self.name, metrics, audit=audit)
         self._wire = Wire(identity.key)
         self._nursery: trio.Nursery | None = None
         self._handler: Handler | None = None

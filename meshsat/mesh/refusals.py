@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import structlog
 
+from meshsat.audit.event import FAILURE, Actor, Audit, NoAudit
 from meshsat.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -25,10 +26,17 @@ LINES = 64
 class Refusals:
     """The refusals of one plane. `clock` gives monotonic seconds."""
 
-    def __init__(self, plane: str, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        plane: str,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        audit: Audit | None = None,
+    ) -> None:
         self._plane = plane
         self._counter = metrics.refused.labels(plane)
         self._clock = clock
+        self._audit = audit or NoAudit()
         self._told: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._window_began = clock()
         self._lines = 0
@@ -57,3 +65,10 @@ class Refusals:
             return
         self._lines += 1
         log.warning("stranger refused", plane=self._plane, source=source, reason=reason, **facts)
+        self._audit.record(
+            "peer.auth",
+            actor=Actor("peer", address=source),
+            object=f"plane {self._plane}",
+            outcome=FAILURE,
+            reason=": ".join([reason, *facts.values()]),
+        )

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 import structlog
 import trio
 
+from meshsat.audit.event import Audit
 from meshsat.errors import ConfigError
 from meshsat.mesh.half_open import HalfOpen
 from meshsat.mesh.identity import NODE_KEY, PASS, Identity
@@ -65,6 +66,7 @@ class TlsTransport:
         listen: str = "0.0.0.0",  # noqa: S104 - whoever has no pass is refused
         port: int = 0,
         clock: Callable[[], float] = time.time,
+        audit: Audit | None = None,
     ) -> None:
         self._identity = identity
         self._metrics = metrics
@@ -72,7 +74,7 @@ class TlsTransport:
         self._port = port
         self._bound_port = 0
         self._clock = clock
-        self._refusals = Refusals(self.name, metrics)
+        self._refusals = Refusals(self.name, metrics, audit=audit)
         self._half_open = HalfOpen()
         self._streams = OpenStreams()
         self._server = _context(identity, server=True)

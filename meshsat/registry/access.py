@@ -14,8 +14,11 @@ from dataclasses import dataclass
 
 import bcrypt
 
+from meshsat.audit.event import FAILURE, Audit, NoAudit
+from meshsat.audit.sparing import Sparing
 from meshsat.config import RegistrySection
 from meshsat.http.asgi import Scope
+from meshsat.http.who import caller_of
 from meshsat.oci.reference import SITE
 from meshsat.registry.content import Name
 from meshsat.registry.errors import Code, RefusedError
@@ -75,15 +78,17 @@ class Access:
         *,
         now: Callable[[], float] = time.time,
         check: Callable[[bytes, bytes], bool] = bcrypt.checkpw,
+        audit: Audit | None = None,
     ) -> None:
         """`now` gives Unix seconds; `check` is bcrypt's, or a test's. Reads the htpasswd file.
 
         Raises `ConfigError`."""
         self._upstream = section.upstream
+        self._audit = Sparing(audit or NoAudit())
         self.login = self._rules = None
         if section.auth is not None:
             self._rules = Rules(section.auth)
-            self.login = Login(section.auth, now=now, check=check)
+            self.login = Login(section.auth, now=now, check=check, audit=audit)
 
     @property
     def gives_tokens(self) -> bool:
@@ -114,6 +119,13 @@ class Access:
             )
         if principal.user is None:
             raise self.login.challenge(scope, f"a credential is needed to {action} {name}", wanted)
+        self._audit.record(
+            f"repository.{action}",
+            actor=caller_of(scope, principal.user),
+            object=str(name),
+            outcome=FAILURE,
+            reason="forbidden",
+        )
         raise RefusedError(403, Code.DENIED, f"{principal.user} may not {action} {name}")
 
     async def ping(self, scope: Scope) -> None:

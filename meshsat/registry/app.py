@@ -9,15 +9,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from meshsat.audit.event import Audit, NoAudit, recorded
+from meshsat.audit.sparing import Sparing
 from meshsat.config import RegistrySection
 from meshsat.errors import MeshsatError
 from meshsat.http.asgi import App, Receive, Scope, Send
+from meshsat.http.who import caller_of
 from meshsat.metrics import Metrics
+from meshsat.oci.digest import Digest
 from meshsat.oci.reference import SITE
 from meshsat.registry.access import Access
 from meshsat.registry.content import Content, Intake
 from meshsat.registry.errors import Code, RefusedError
-from meshsat.registry.guard import READING, Guard, everything
+from meshsat.registry.guard import READING, Allowed, Guard
 from meshsat.registry.login import TOKEN_PATH
 from meshsat.registry.pulls import JSON, Pulls
 from meshsat.registry.pushes import Pushes
@@ -83,14 +87,16 @@ def create_registry(
     intake: Intake | None = None,
     rights: Rights | None = None,
     access: Access | None = None,
+    audit: Audit | None = None,
     now: Callable[[], float] = time.time,
 ) -> App:
     """The application. `now` gives Unix seconds, for the age of tags. Without `intake` it is read-only,
-    without `access` nobody is asked who they are."""
+    without `access` nobody is asked who they are, without `audit` nothing is recorded."""
     section = section or RegistrySection()
     if rights is None:
         rights = Rights(section.push, section.delete)
-    return _Registry(content, intake, metrics, section, rights, access, now)
+    record = Sparing(audit or NoAudit(), failures_only=True)
+    return _Registry(content, intake, metrics, section, rights, access, record, now)
 
 
 class _Registry:
@@ -102,8 +108,10 @@ class _Registry:
         section: RegistrySection,
         rights: Rights,
         access: Access | None,
+        audit: Audit,
         now: Callable[[], float],
     ) -> None:
+        self._audit = audit
         self._access = access
         self._guard = Guard(access, content) if access is not None and access.login is not None else None
         self._metrics = metrics
@@ -132,15 +140,20 @@ class _Registry:
         route = parse_route_untrusted(request.path, request.query)
         request.kind = KINDS[type(route)]
         self._check_right(request.method, route)
-        shows: Callable[[str], bool] = everything
-        unsigned = False
+        allowed = Allowed(route)
         if self._guard is not None:
             allowed = await self._guard.allow(request.scope, route)
-            route, shows = allowed.route, allowed.shows
-            unsigned = allowed.pushes and self._rights.push
+            route = allowed.route
+        unsigned = allowed.pushes and self._rights.push
         if request.method not in READING or isinstance(route, UploadsRoute | UploadRoute):
             assert self._pushes is not None  # noqa: S101 - nobody has a right without it
-            await self._pushes.serve(request, route, sparse=self._rights.operator)
+            event, about = change_of(request.method, route)
+            if event is None:
+                await self._pushes.serve(request, route, sparse=self._rights.operator)
+                return
+            with recorded(self._audit, event, caller_of(request.scope, allowed.user), about) as told:
+                pushed = await self._pushes.serve(request, route, sparse=self._rights.operator)
+                told.reason = str(pushed or "")
             return
         match route:
             case ManifestRoute():
@@ -154,7 +167,7 @@ class _Registry:
             case ReferrersRoute():
                 await self._pulls.referrers(request, route)
             case CatalogRoute():
-                await self._pulls.catalog(request, route, shows)
+                await self._pulls.catalog(request, route, allowed.shows)
 
     def _check_right(self, method: str, route: Route) -> None:
         """Raises `RefusedError`."""
@@ -185,6 +198,20 @@ class _Registry:
             allowed -= {"DELETE"}
         header = (b"allow", ", ".join(sorted(allowed)).encode())
         return RefusedError(405, Code.UNSUPPORTED, text, [header])
+
+
+def change_of(method: str, route: Route) -> tuple[str | None, str]:
+    """What the audit log calls a change, and what is changed; None: it is part of a larger one."""
+    match route:
+        case ManifestRoute(target=target, reference=reference):
+            by_digest = isinstance(reference, Digest)
+            about = f"{target.name}{'@' if by_digest else ':'}{reference}"
+            if method == "PUT":
+                return "manifest.create", about
+            return ("manifest.delete" if by_digest else "tag.delete"), about
+        case BlobRoute(target=target, digest=digest):
+            return "blob.delete", f"{target.name}@{digest}"
+    return None, ""
 
 
 _UNKNOWN = RefusedError(404, Code.NAME_UNKNOWN, "nothing is known of that here")

@@ -41,6 +41,7 @@ class Allowed:
     """Whether a list may name this repository, as it stands in paths."""
     pushes: bool = False
     """Whether who asks may push there as well."""
+    user: str | None = None
 
 
 class Guard:
@@ -69,7 +70,7 @@ class Guard:
         pushes = isinstance(route, ManifestRoute) and (
             self._access.allowed(user, Action.PUSH, permit.name) is not None
         )
-        return Allowed(route, pushes=pushes)
+        return Allowed(route, user=user, pushes=pushes)
 
     async def _check_belongs(self, permit: Permit, blob: Digest) -> None:
         if not await self._content.belongs(permit.name, blob):

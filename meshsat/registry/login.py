@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import bcrypt
 
+from meshsat.audit.event import Audit
 from meshsat.config import RegistryAuth
 from meshsat.errors import InvalidInputError
 from meshsat.http.asgi import Scope
@@ -48,11 +49,12 @@ class Login:
         *,
         now: Callable[[], float] = time.time,
         check: Callable[[bytes, bytes], bool] = bcrypt.checkpw,
+        audit: Audit | None = None,
     ) -> None:
         """`now` gives Unix seconds; `check` is bcrypt's, or a test's. Raises `ConfigError`."""
         self._auth = auth
         self._now = now
-        self._passwords = Passwords(auth.htpasswd, check)
+        self._passwords = Passwords(auth.htpasswd, check, audit=audit)
         self._mint = Mint(os.urandom(32), SERVICE)
         self.gives_tokens = auth.scheme == "bearer"
         self.token_ttl = auth.token_ttl

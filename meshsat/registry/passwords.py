@@ -20,6 +20,8 @@ import bcrypt
 import structlog
 import trio
 
+from meshsat.audit.event import FAILURE, SUCCESS, Actor, Audit, NoAudit, Outcome
+from meshsat.audit.sparing import Sparing
 from meshsat.errors import ConfigError
 from meshsat.registry.authorization import Password
 from meshsat.registry.htpasswd import Users, load_users, stamp_of
@@ -94,7 +96,11 @@ class Passwords:
     """Raises `ConfigError` when the file can't be used at the start. `check`: bcrypt's, or a test's."""
 
     def __init__(
-        self, path: Path, check: Callable[[bytes, bytes], bool] = bcrypt.checkpw, key: bytes | None = None
+        self,
+        path: Path,
+        check: Callable[[bytes, bytes], bool] = bcrypt.checkpw,
+        key: bytes | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self._path = path
         self._check: Callable[[bytes, bytes], bool] = check
@@ -108,6 +114,7 @@ class Passwords:
         self._attempts = Attempts()
         self._checks: dict[bytes, _Check] = {}
         self._limiter = trio.CapacityLimiter(CHECKS)
+        self._audit = Sparing(audit or NoAudit(), trio.current_time)
         self.problem: str | None = None
         """Why the file as it is now is not in force."""
 
@@ -124,7 +131,7 @@ class Passwords:
         while not self._remembered(key, password.name):
             other = self._checks.get(key)
             if other is None:
-                return await self._one_check(key, password, _network(client))
+                return await self._one_check(key, password, client)
             await other.done.wait()
             if other.right is not None:
                 return other.right
@@ -134,10 +141,15 @@ class Passwords:
         hashed, until = self._right.get(key, (b"", 0.0))
         return trio.current_time() < until and self._users.hashes.get(name) == hashed
 
-    async def _one_check(self, key: bytes, password: Password, address: str) -> bool:
+    async def _one_check(self, key: bytes, password: Password, client: str) -> bool:
+        address = _network(client)
         if len(self._checks) >= CHECKS + WAITING_LIMIT:
             raise TooManyError(1.0)
-        self._attempts.take(address, trio.current_time())
+        try:
+            self._attempts.take(address, trio.current_time())
+        except TooManyError:
+            self._record(None, client, FAILURE, "rate_limited")
+            raise
         check = self._checks[key] = _Check()
         hashed = self._users.hashes.get(password.name)
         # A stranger's name is checked against somebody's hash, always the same: so it takes as long.
@@ -154,10 +166,16 @@ class Passwords:
         if check.right:
             self._attempts.give_back(address, trio.current_time())
             self._remember(key, against)
+            self._record(password.name, client, SUCCESS, "")
         else:
             name = password.name if hashed is not None else None  # a slip of the hand may be the password
             log.warning("login refused", user=name, client=address)
+            self._record(name, client, FAILURE, "unknown_user" if name is None else "bad_password")
         return check.right
+
+    def _record(self, user: str | None, client: str, outcome: Outcome, reason: str) -> None:
+        actor = Actor("client", user or "", client)
+        self._audit.record("user.login", actor=actor, object="registry", outcome=outcome, reason=reason)
 
     def _remember(self, key: bytes, hashed: bytes) -> None:
         self._right.pop(key, None)

@@ -21,15 +21,15 @@ class Pushes:
         self._intake = intake
         self._manifest_limit = manifest_limit
 
-    async def serve(self, request: Request, route: Route, *, sparse: bool) -> None:
-        """`sparse`: an index need not be whole."""
+    async def serve(self, request: Request, route: Route, *, sparse: bool) -> Digest | None:
+        """`sparse`: an index need not be whole. Gives the manifest that was pushed."""
         match route, request.method:
             case UploadsRoute(), _:
                 await self._begin(request, route)
             case UploadRoute(), _:
                 await self._upload(request, route)
             case ManifestRoute(), "PUT":
-                await self._put_manifest(request, route, sparse=sparse)
+                return await self._put_manifest(request, route, sparse=sparse)
             case ManifestRoute(), _:
                 unknown = RefusedError(404, Code.MANIFEST_UNKNOWN, f"no {route.reference} to delete here")
                 if not await self._intake.delete_manifest(route.target.name, route.reference):
@@ -40,6 +40,7 @@ class Pushes:
                 if not await self._intake.delete_blob(route.target.name, route.digest):
                     raise unknown
                 await request.answer(202, in_namespace(route.target), b"")
+        return None
 
     # --- blobs ---
 
@@ -95,7 +96,7 @@ class Pushes:
 
     # --- manifests ---
 
-    async def _put_manifest(self, request: Request, route: ManifestRoute, *, sparse: bool) -> None:
+    async def _put_manifest(self, request: Request, route: ManifestRoute, *, sparse: bool) -> Digest:
         raw = await request.read(self._manifest_limit)
         types = request.fields(b"content-type")
         reference = route.reference
@@ -118,6 +119,7 @@ class Pushes:
         if route.tags:
             headers.append((b"oci-tag", ", ".join(route.tags).encode()))
         await request.answer(201, headers, b"")
+        return manifest.digest
 
 
 async def _take(request: Request, upload: Upload, start: int | None) -> None:

@@ -153,6 +153,14 @@ def parse_untrusted(text: str) -> Token:
     return Token(token_id, fleet, root, grant, opened.author, certificate)
 
 
+def short_name(text: str) -> str:
+    """What may be told of a token: the beginning of its id. Of what is no token, that it is none."""
+    try:
+        return parse_untrusted(text).id.hex()[:8]
+    except TokenError:
+        return "(unreadable)"
+
+
 def _fields_untrusted(fields: object) -> tuple[bytes, bytes, Grant]:
     if type(fields) is not list or not fields:
         raise _damaged()

@@ -124,6 +124,8 @@ class _Slot:
     header: str | None = field(default=None, repr=False)
     fresh_until: float = 0.0
     """trio's clock."""
+    stamp: object = None
+    """Of the credentials that it was made of."""
     who: str = "anonymous"
 
 
@@ -144,7 +146,8 @@ class Authenticator:
             return None
         slot = self._slot(registry, repository)
         async with slot.lock:
-            if slot.header is None or trio.current_time() >= slot.fresh_until:
+            stale = slot.stamp != self._credentials.stamp() or trio.current_time() >= slot.fresh_until
+            if slot.header is None or stale:
                 await self._fill(slot, challenge, registry, repository)
             return slot.header
 
@@ -173,10 +176,14 @@ class Authenticator:
         """The error for a request that was refused with our best header."""
         who = self._slot(registry, repository).who
         if who == "anonymous":
+            lost = self._credentials.lost(registry)
             return DeniedError(
-                f"registry {registry} does not let an anonymous client pull {repository}; it may not exist, "
-                "or needs a login: set username and password_file in [[uplink.registries]], or run "
-                f"docker login {registry}"
+                f"registry {registry} does not let an anonymous client pull {repository}; "
+                + (
+                    lost
+                    or f"it may not exist, or needs a login: run `meshsat login {registry}`, or set username "
+                    "and password_file in [[uplink.registries]]"
+                )
             )
         return DeniedError(
             f"registry {registry} does not let {who} pull {repository}; it may not exist, or the login lacks "
@@ -191,8 +198,8 @@ class Authenticator:
         return slot
 
     async def _fill(self, slot: _Slot, challenge: Challenge, registry: str, repository: str) -> None:
+        slot.header, slot.stamp = None, self._credentials.stamp()
         credential = await self._credentials.find(registry, repository)
-        slot.header = None
         slot.who = (
             f"{credential.username or 'its token'} (from {credential.source})" if credential else "anonymous"
         )

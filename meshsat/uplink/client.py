@@ -27,6 +27,7 @@ from meshsat.uplink.blob import BlobStream
 from meshsat.uplink.network import WireError
 from meshsat.uplink.patience import Patience, Sleep
 from meshsat.uplink.upstreams import Ask, Upstreams
+from meshsat.vault.vault import Vault
 
 ACCEPT = ", ".join(sorted(MANIFEST_TYPES))
 DIGEST_FIELD = "docker-content-digest"
@@ -48,12 +49,13 @@ class Uplink:
         rng: random.Random | None = None,
         sleep: Sleep = trio.sleep,
         wall_clock: Callable[[], float] = time.time,
+        vault: Vault | None = None,
     ) -> None:
         """`environ` None: the process's own. `rng` and `sleep` are for the back-off. Raises `ConfigError`."""
         self._section = section
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._sleep = sleep
-        self._upstreams = Upstreams(section, metrics, environ, wall_clock)
+        self._upstreams = Upstreams(section, metrics, environ, wall_clock, vault)
 
     async def __aenter__(self) -> Self:
         """Raises `ConfigError`: a CA file that cannot be used."""
@@ -73,6 +75,11 @@ class Uplink:
     def last_error(self) -> str | None:
         """What an operator should know: the latest failure that was not mended since."""
         return self._upstreams.last_error
+
+    @property
+    def problems(self) -> list[str]:
+        """What else an operator should see to."""
+        return self._upstreams.credentials.problems
 
     @property
     def failing_since(self) -> float | None:

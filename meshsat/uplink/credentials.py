@@ -1,15 +1,18 @@
-"""Credentials: who we are to a registry, from the configuration, Docker's files, or a credential helper.
+"""Credentials: who we are to a registry: the configuration, the vault, Docker's files, a credential helper.
 
-Order: the registry's own entry (`username`, `password_file`); then, in `docker_config` if that is set, else
-in `$REGISTRY_AUTH_FILE` and after it `~/.docker/config.json`: the registry's `credHelpers` entry, `auths`
-(the longest matching path first, as containers-auth.json(5) has it), `credsStore`. They are read anew each
-time, since they rotate.
+Order: the registry's own entry (`username`, `password_file`), since somebody wrote it for this registry; the
+vault (`meshsat login`); then, in `docker_config` if that is set, else in `$REGISTRY_AUTH_FILE` and after it
+`~/.docker/config.json`: the registry's `credHelpers` entry, `auths` (the longest matching path first, as
+containers-auth.json(5) has it), `credsStore`. They are read anew each time, since they rotate. A login in the
+vault that cannot be opened is told, and counts as none.
 Law: a secret is in no repr, no log and no exception.
 """
 
 import base64
 import json
+import os
 import re
+import stat
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,17 +20,27 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import structlog
 import trio
 
 from meshsat.config import UplinkSection
 from meshsat.errors import ConfigError, DeniedError, InvalidInputError
 from meshsat.oci.reference import DOCKER_HUB
+from meshsat.vault.machine_keys import VaultError
+from meshsat.vault.vault import Login, Vault
 
 FILE_LIMIT = 1024 * 1024
 HELPER_LIMIT = 64 * 1024
 """Bytes of a helper's answer."""
 DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 """What Docker calls its own registry in files, and to helpers."""
+
+VAULT = "meshsat login"
+"""What people are told of the vault as a source."""
+IDENTITY_TOKEN_USER = "<token>"  # noqa: S105 - a name
+"""The user name under which Docker keeps identity tokens."""
+
+log = structlog.get_logger(__name__)
 
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NOT_FOUND = b"credentials not found"
@@ -67,10 +80,17 @@ class DockerConfig:
 
 
 class Credentials:
-    def __init__(self, section: UplinkSection, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, section: UplinkSection, environ: Mapping[str, str], vault: Vault | None = None
+    ) -> None:
         """Raises `ConfigError` for entries that cannot work."""
         self._section = section
         self._environ = environ
+        self._vault = vault
+        self._lost: dict[str, str] = {}
+        """Registry -> why its login in the vault is not used."""
+        self._exposed: dict[Path, str] = {}
+        """File -> who may read it that should not."""
         self._entries = {entry.host.lower(): entry for entry in section.registries}
         for entry in section.registries:
             if (entry.username is None) != (entry.password_file is None):
@@ -82,14 +102,44 @@ class Credentials:
         """None: nothing is known, so anonymous. Raises `DeniedError` when a source cannot be read."""
         entry = self._entries.get(registry)
         if entry is not None and entry.username is not None and entry.password_file is not None:
-            raw = await _read(entry.password_file, f"the password for registry {registry}")
+            raw = await self._read(entry.password_file, f"the password for registry {registry}")
             password = raw.decode(errors="replace").rstrip("\r\n")
             return Credential(Kind.PASSWORD, entry.username, password, str(entry.password_file))
+        kept = await self._find_in_vault(registry)
+        if kept is not None:
+            return kept
         for path in self._files():
             found = await self._find_in(path, registry, repository)
             if found is not None:
                 return found
         return None
+
+    def stamp(self) -> object:
+        """Another one when a login was kept, or forgotten, since."""
+        return self._vault.stamp() if self._vault is not None else None
+
+    def lost(self, registry: str) -> str | None:
+        """Why a login that the vault has for it could not be used when it was last wanted."""
+        return self._lost.get(registry)
+
+    @property
+    def problems(self) -> list[str]:
+        """What an operator should see to."""
+        return list(self._exposed.values())
+
+    async def _find_in_vault(self, registry: str) -> Credential | None:
+        if self._vault is None:
+            return None
+        try:
+            login = await trio.to_thread.run_sync(self._vault.get, registry)
+            found = None if login is None else _of_vault(login)
+        except (VaultError, InvalidInputError) as fault:
+            if self._lost.get(registry) != str(fault):
+                log.warning("a login is lost", registry=registry, problem=str(fault))
+            self._lost[registry] = str(fault)
+            return None
+        self._lost.pop(registry, None)
+        return found
 
     def _files(self) -> Iterator[Path]:
         if self._section.docker_config is not None:
@@ -101,7 +151,7 @@ class Credentials:
         yield from (place for place in places if place.is_file())
 
     async def _find_in(self, path: Path, registry: str, repository: str) -> Credential | None:
-        raw = await _read(path, f"credentials for registry {registry}")
+        raw = await self._read(path, f"credentials for registry {registry}")
         try:
             config = parse_docker_config_untrusted(raw, str(path))
         except InvalidInputError as fault:
@@ -117,6 +167,27 @@ class Credentials:
                 return config.auths[name]
             name = name.rpartition("/")[0]
         return await self._ask(config.store, registry) if config.store is not None else None
+
+    async def _read(self, path: Path, what: str) -> bytes:
+        try:
+            async with await trio.open_file(path, "rb") as file:
+                mode = os.fstat(file.fileno()).st_mode
+                raw = bytes(await file.read(FILE_LIMIT + 1))
+        except OSError as fault:
+            raise DeniedError(
+                f"{what}: {path} cannot be read ({fault.strerror}); check uplink's settings"
+            ) from None
+        if not mode & (stat.S_IROTH | stat.S_IWOTH):
+            self._exposed.pop(path, None)
+        elif path not in self._exposed:
+            self._exposed[path] = (
+                f"{path} holds credentials and is open to everybody (mode {mode & 0o777:o}); "
+                f"run: chmod 600 {path}"
+            )
+            log.warning(
+                "a file with credentials is open to everybody", file=str(path), mode=f"{mode & 0o777:o}"
+            )
+        return raw
 
     async def _ask(self, helper: str, registry: str) -> Credential | None:
         program = f"docker-credential-{helper}"
@@ -142,6 +213,11 @@ class Credentials:
             return parse_helper_output_untrusted(output, program)
         except InvalidInputError as fault:
             raise DeniedError(f"credentials for registry {registry}: {program}: {fault}") from None
+
+
+def _of_vault(login: Login) -> Credential:
+    kind = Kind.IDENTITY_TOKEN if login.username == IDENTITY_TOKEN_USER else Kind.PASSWORD
+    return _checked(Credential(kind, login.username, login.secret, VAULT))
 
 
 def parse_docker_config_untrusted(raw: bytes, source: str = "") -> DockerConfig:
@@ -171,7 +247,7 @@ def parse_helper_output_untrusted(raw: bytes, source: str = "") -> Credential:
     username, secret = answer.get("Username"), answer.get("Secret")
     if not isinstance(username, str) or not isinstance(secret, str) or not secret:
         raise InvalidInputError("answered without Username and Secret")
-    kind = Kind.IDENTITY_TOKEN if username == "<token>" else Kind.PASSWORD
+    kind = Kind.IDENTITY_TOKEN if username == IDENTITY_TOKEN_USER else Kind.PASSWORD
     return _checked(Credential(kind, username, secret, source))
 
 
@@ -237,17 +313,6 @@ def _mapping(config: dict[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidInputError(f"{name} is not an object")
     return value
-
-
-async def _read(path: Path, what: str) -> bytes:
-    try:
-        async with await trio.open_file(path, "rb") as file:
-            raw = bytes(await file.read(FILE_LIMIT + 1))
-    except OSError as fault:
-        raise DeniedError(
-            f"{what}: {path} cannot be read ({fault.strerror}); check uplink's settings"
-        ) from None
-    return raw
 
 
 async def _run(program: str, server: str, environ: Mapping[str, str]) -> tuple[int, bytes]:

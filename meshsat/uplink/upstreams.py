@@ -26,6 +26,7 @@ from meshsat.uplink.auth import Authenticator, TokenRequest
 from meshsat.uplink.budget import TokenBucket
 from meshsat.uplink.credentials import Credentials
 from meshsat.uplink.network import Answer, Line, WireError, origin_of
+from meshsat.vault.vault import Vault
 
 log = structlog.get_logger(__name__)
 
@@ -88,6 +89,7 @@ class Upstreams:
         metrics: Metrics,
         environ: Mapping[str, str] | None = None,
         wall_clock: Callable[[], float] = time.time,
+        vault: Vault | None = None,
     ) -> None:
         """Raises `ConfigError`. `wall_clock` (Unix seconds) reads dates in `Retry-After`."""
         self._section = section
@@ -96,8 +98,8 @@ class Upstreams:
         self._bucket = TokenBucket(section.rate)
         self._entries = {entry.host.lower(): entry for entry in section.registries}
         plain = frozenset(host for host, entry in self._entries.items() if entry.plain_http)
-        credentials = Credentials(section, os.environ if environ is None else environ)
-        self._auth = Authenticator(credentials, self._exchange_token, plain)
+        self.credentials = Credentials(section, os.environ if environ is None else environ, vault)
+        self._auth = Authenticator(self.credentials, self._exchange_token, plain)
         self._tls: dict[_Trust, ssl.SSLContext] = {}
         self._lines: dict[tuple[_Trust | None, bool], Line] = {}
         self._states: OrderedDict[str, _State] = OrderedDict()

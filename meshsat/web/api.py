@@ -6,8 +6,8 @@ is for the Unix socket (mode 0600), `create_public_api` for TCP. docs/reference/
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from meshsat.audit.event import Told, recorded
 from meshsat.errors import (
     DeniedError,
     InvalidInputError,
@@ -26,14 +27,15 @@ from meshsat.errors import (
     UnavailableError,
 )
 from meshsat.http.asgi import Receive, Scope, Send, cancelled_by_disconnect
+from meshsat.http.who import operator_of
 from meshsat.oci.digest import Digest
-from meshsat.oci.fields import parse_object_untrusted
 from meshsat.oci.reference import Reference
 from meshsat.status import as_json
+from meshsat.trust.tokens import short_name
+from meshsat.web.arguments import parse_arguments_untrusted, read_body_untrusted
+from meshsat.web.secrets import secret_routes
 from meshsat.web.view import NodeView, PullEvent
 
-BODY_LIMIT = 64 * 1024
-"""Bytes of a request's body."""
 MAX_USES = 10_000
 MAX_VALID_SECONDS = 366 * 24 * 3600.0
 
@@ -64,6 +66,7 @@ def create_api(view: NodeView) -> Starlette:
         Route("/api/v1/tag", api.tag, methods=["POST"]),
         Route("/api/v1/held", api.held, methods=["POST"]),
         Route("/api/v1/invite", api.invite, methods=["POST"]),
+        *secret_routes(view),
     ]
     return _application([*_public_routes(api), *verbs])
 
@@ -115,15 +118,19 @@ class _Api:
         return JSONResponse({"images": [as_json(image) for image in self._view.images()]})
 
     async def pull(self, request: Request) -> Response:
-        body = parse_arguments_untrusted(await _read_body(request), {"reference": str, "pin": bool})
+        body = parse_arguments_untrusted(await read_body_untrusted(request), {"reference": str, "pin": bool})
         if "reference" not in body:
             raise InvalidInputError('the body must be like {"reference": "docker.io/library/busybox:latest"}')
         reference = Reference.parse_untrusted(body["reference"])
-        return _PullResponse(self._view, str(reference), pin=body.get("pin", False))
+        pin = body.get("pin", False)
+        if pin:
+            with self._recorded(request, "image.pin", str(reference)):
+                pass
+        return _PullResponse(self._view, str(reference), pin=pin)
 
     async def tag(self, request: Request) -> Response:
         known = {"reference": str, "digest": str, "resolved_at": (int, float, type(None))}
-        body = parse_arguments_untrusted(await _read_body(request), known)
+        body = parse_arguments_untrusted(await read_body_untrusted(request), known)
         if not body.keys() >= {"reference", "digest"}:
             raise InvalidInputError(
                 'the body must be like {"reference": "HOST/NAME:TAG", "digest": "sha256:..."}'
@@ -131,28 +138,36 @@ class _Api:
         resolved_at = body.get("resolved_at")
         if resolved_at is not None and not 0 <= resolved_at < float("inf"):
             raise InvalidInputError("resolved_at: must be Unix seconds")
-        told = await self._view.tag(
-            Reference.parse_untrusted(body["reference"]),
-            Digest.parse_untrusted(body["digest"]),
-            None if resolved_at is None else float(resolved_at),
-        )
+        reference = Reference.parse_untrusted(body["reference"])
+        digest = Digest.parse_untrusted(body["digest"])
+        with self._recorded(request, "tag.update", f"{reference} {digest}") as entry:
+            told = await self._view.tag(
+                reference, digest, None if resolved_at is None else float(resolved_at)
+            )
+            entry.reason = "" if told.taken else "what is known of it is younger, and stays"
         return JSONResponse({"taken": told.taken, "resolved_at": told.resolved_at})
 
     async def held(self, request: Request) -> Response:
-        body = parse_arguments_untrusted(await _read_body(request), {"digests": list})
+        body = parse_arguments_untrusted(await read_body_untrusted(request), {"digests": list})
         asked = [Digest.parse_untrusted(text) for text in body.get("digests", [])]
         return JSONResponse({"held": [str(digest) for digest in asked if self._view.holds(digest)]})
 
     async def invite(self, request: Request) -> Response:
         known = {"uses": int, "valid_seconds": (int, float)}
-        body = parse_arguments_untrusted(await _read_body(request), known)
+        body = parse_arguments_untrusted(await read_body_untrusted(request), known)
         uses, valid_seconds = body.get("uses", 1), body.get("valid_seconds", 3600)
         if not 1 <= uses <= MAX_USES:
             raise InvalidInputError(f"uses: must be from 1 to {MAX_USES}")
         if not 0 < valid_seconds <= MAX_VALID_SECONDS:
             raise InvalidInputError(f"valid_seconds: must be above 0 and at most {MAX_VALID_SECONDS:.0f}")
-        token = await self._view.invite(uses=uses, valid_seconds=float(valid_seconds))
+        with self._recorded(request, "token.create", "token") as entry:
+            token = await self._view.invite(uses=uses, valid_seconds=float(valid_seconds))
+            entry.object = f"token {short_name(token)}"
+            entry.reason = f"{uses} uses, {valid_seconds:.0f} s"
         return JSONResponse({"token": token})
+
+    def _recorded(self, request: Request, event: str, about: str) -> AbstractContextManager[Told]:
+        return recorded(self._view.audit, event, operator_of(request.scope), about)
 
 
 class _PullResponse(Response):
@@ -182,31 +197,6 @@ class _PullResponse(Response):
                 _, code = _classify(fault)
                 await say(PullEvent("error", self._reference, message=str(fault), code=code))
             await send({"type": "http.response.body", "body": b""})
-
-
-async def _read_body(request: Request) -> bytes:
-    """Raises `InvalidInputError` as soon as it is too long."""
-    raw = b""
-    async for part in request.stream():
-        raw += part
-        if len(raw) > BODY_LIMIT:
-            raise InvalidInputError(f"the body has more than {BODY_LIMIT} bytes")
-    return raw
-
-
-def parse_arguments_untrusted(raw: bytes, known: Mapping[str, Any]) -> dict[str, Any]:
-    """A verb's arguments: a JSON object, or nothing, with no other fields than `known`, each of its type.
-
-    Raises `InvalidInputError`.
-    """
-    body = parse_object_untrusted(raw or b"{}", "the body")
-    for key, value in body.items():
-        if key not in known:
-            raise InvalidInputError(f"{key[:64]!r} is not known here; known: {', '.join(known)}")
-        # bool is an int in Python, not in JSON.
-        if not isinstance(value, known[key]) or (isinstance(value, bool) and known[key] is not bool):
-            raise InvalidInputError(f"{key}: is of the wrong type")
-    return body
 
 
 def _classify(fault: Exception) -> tuple[int, str]:

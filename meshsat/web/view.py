@@ -7,10 +7,12 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from meshsat.audit.event import Audit
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import Reference
 from meshsat.status import DesiredStatus, ImageStatus, NodeStatus, PeerStatus
+from meshsat.vault.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,12 @@ class TagAnswer(Protocol):
 class NodeView(Protocol):
     @property
     def metrics(self) -> Metrics: ...
+
+    @property
+    def vault(self) -> Vault: ...
+
+    @property
+    def audit(self) -> Audit: ...
 
     def status(self) -> NodeStatus: ...
 

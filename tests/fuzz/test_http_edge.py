@@ -24,7 +24,7 @@ from meshsat.http.wire import PlainWire
 from meshsat.oci.reference import parse_repository_untrusted
 from meshsat.registry.errors import RefusedError
 from meshsat.registry.routes import BlobRoute, ManifestRoute, TagsRoute, parse_route_untrusted
-from meshsat.web.api import parse_arguments_untrusted
+from meshsat.web.arguments import parse_arguments_untrusted
 
 SEGMENT = st.one_of(
     st.sampled_from(

@@ -24,8 +24,10 @@ from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import Reference
 from meshsat.status import DesiredStatus, ImageStatus, NodeStatus, PeerStatus, TransferStatus, UplinkStatus
+from meshsat.vault.vault import Vault
 from meshsat.web.api import create_api
 from meshsat.web.view import PullEvent
+from tests.recorded import Recorded
 
 PEER = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"
 DIGEST = "sha256:" + "ab" * 32
@@ -67,6 +69,11 @@ class FakeNode:
     pulled: list[tuple[str, bool]] = field(default_factory=list)
     invited: list[tuple[int, float]] = field(default_factory=list)
     metrics: Metrics = field(default_factory=Metrics)
+    audit: Recorded = field(default_factory=Recorded)
+
+    @property
+    def vault(self) -> Vault:
+        return Vault(self.data_dir, {})
 
     def status(self) -> NodeStatus:
         return make_status()

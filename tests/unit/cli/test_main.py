@@ -10,6 +10,8 @@ VERBS = (
     "invite",
     "join",
     "certificate",
+    "login",
+    "logout",
     "pull",
     "export",
     "import",

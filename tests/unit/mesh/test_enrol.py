@@ -9,6 +9,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from meshsat.audit.event import Actor
 from meshsat.errors import ConfigError, DeniedError, InvalidInputError, MeshsatError, UnavailableError
 from meshsat.mesh import enrol, identity
 from meshsat.mesh.enrol import Enroller, Membership, join
@@ -17,8 +18,9 @@ from meshsat.mesh.token_ledger import TokenLedger
 from meshsat.mesh.transport import ByteStream, StreamBroken
 from meshsat.trust.keys import NodeKey, PeerId
 from meshsat.trust.passes import DAY, NODE, Issuer, issue_pass, verify_pass_untrusted
-from meshsat.trust.tokens import Grant
+from meshsat.trust.tokens import Grant, short_name
 from tests.fleet import Fleet
+from tests.recorded import Recorded
 
 NOW = 1_800_000_000.0
 HOUR = 3600.0
@@ -335,3 +337,20 @@ async def test_nothing_of_the_token_is_logged(fleet: Fleet) -> None:
 def test_only_enrollers_enrol(fleet: Fleet) -> None:
     with pytest.raises(ConfigError, match="no enroller"):
         Enroller(fleet.member("node"), TokenLedger(None))
+
+
+async def test_who_was_let_in_and_who_was_not_is_recorded_without_the_token(fleet: Fleet) -> None:
+    office = Office(fleet)
+    audit = Recorded()
+    office.enroller = Enroller(office.boss, office.ledger, lambda: NOW, audit)
+    text, key, late = office.token(), NodeKey.generate(), NodeKey.generate()
+    await office.join(text, key)
+    for _ in range(3):
+        with pytest.raises(DeniedError):
+            await office.join(text, late)
+    granted, refused = audit.of("node.register")
+    assert (granted.actor, granted.outcome) == (Actor("peer", key.peer_id), "success")
+    assert (granted.object, granted.reason) == ("till-1 at shop-7 as node", f"token {short_name(text)}")
+    assert (refused.actor.id, refused.outcome) == (late.peer_id, "failure")
+    assert "used up" in refused.reason
+    assert text not in repr(audit.entries)

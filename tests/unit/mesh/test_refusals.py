@@ -2,6 +2,7 @@ import structlog
 
 from meshsat.mesh.refusals import LINES, MEMORY, QUIET, Refusals
 from meshsat.metrics import Metrics
+from tests.recorded import Recorded
 
 
 class Clock:
@@ -46,3 +47,15 @@ def test_a_crowd_fills_neither_log_nor_memory() -> None:
         refusals.refuse("host0", "no pass")
     assert logs[-2]["refused"] == 5000 - LINES
     assert logs[-1]["source"] == "host0"
+
+
+def test_a_stranger_is_recorded_as_often_as_it_is_told() -> None:
+    audit = Recorded()
+    refusals = Refusals("tls", Metrics(), Clock(), audit)
+    for number in range(3 * LINES):
+        for _ in range(3):
+            refusals.refuse(f"10.0.0.{number}", "no handshake", detail="it hung up")
+    assert len(audit.entries) == LINES
+    first = audit.entries[0]
+    assert (first.event, first.actor.address, first.outcome) == ("peer.auth", "10.0.0.0", "failure")
+    assert first.reason == "no handshake: it hung up"

@@ -12,6 +12,7 @@ from meshsat.registry.errors import RefusedError
 from meshsat.registry.rules import Action
 from tests.asgi_client import basic, request_scope
 from tests.htpasswd import write_htpasswd
+from tests.recorded import Recorded
 
 APP = Name(None, "team/app")
 SITE_APP = Name("site.internal", "team/app")
@@ -221,3 +222,18 @@ async def test_lists_need_a_token_that_is_for_them(tmp_path: Path) -> None:
     assert 'scope="registry:catalog:*",error="insufficient_scope"' in challenge(fault.value)
     header = token(which, "ada", {"registry:catalog": {"*"}})
     assert (await which.catalog(request_scope("GET", "/v2/_catalog", [header]))).sees(str(APP))
+
+
+async def test_who_had_no_right_is_recorded(tmp_path: Path) -> None:
+    audit = Recorded()
+    users = write_htpasswd(tmp_path / "users", USERS)
+    section = RegistrySection.model_validate({"auth": {"htpasswd": users, "rules": RULES}})
+    which = Access(section, audit=audit)
+    await refusal(which, Action.PUSH, SITE_APP, BOB)
+    (entry,) = audit.of("repository.push")
+    assert (entry.actor.id, entry.object, entry.outcome, entry.reason) == (
+        "bob",
+        str(SITE_APP),
+        "failure",
+        "forbidden",
+    )

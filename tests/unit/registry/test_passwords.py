@@ -11,11 +11,13 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
+from meshsat.audit.event import Actor
 from meshsat.errors import ConfigError
 from meshsat.registry import passwords
 from meshsat.registry.authorization import Password
 from meshsat.registry.passwords import ADDRESSES, FAILURES, PAUSE, Attempts, Passwords, TooManyError
 from tests.htpasswd import hashed, write_htpasswd
+from tests.recorded import Recorded
 
 ADA = Password("ada", b"secret")
 WRONG = Password("ada", b"guess")
@@ -314,3 +316,31 @@ def test_attempts_come_back_and_are_bounded() -> None:
     for number in range(ADDRESSES + 10):
         attempts.take(str(number), PAUSE)
     assert len(attempts._left) == ADDRESSES
+
+
+async def test_logins_are_recorded_once_an_hour_and_strange_names_never(
+    path: Path, autojump_clock: MockClock
+) -> None:
+    audit = Recorded()
+    users = Passwords(path, bcrypt.checkpw, audit=audit)
+    for _ in range(3):
+        await users.right(ADA, HERE)
+        await users.right(WRONG, HERE)
+        await users.right(Password("s3cret in the wrong field", b"x"), HERE)
+        await trio.sleep(passwords.REMEMBER + 1)
+    assert [(entry.actor, entry.outcome, entry.reason) for entry in audit.of("user.login")] == [
+        (Actor("client", "ada", HERE), "success", ""),
+        (Actor("client", "ada", HERE), "failure", "bad_password"),
+        (Actor("client", "", HERE), "failure", "unknown_user"),
+    ]
+    assert "s3cret" not in repr(audit.entries)
+
+
+async def test_one_too_many_is_recorded(path: Path, autojump_clock: MockClock) -> None:
+    audit = Recorded()
+    users = Passwords(path, lambda _secret, _hash: False, audit=audit)
+    for number in range(FAILURES):
+        await users.right(Password("ada", b"%d" % number), HERE)
+    with pytest.raises(TooManyError):
+        await users.right(WRONG, HERE)
+    assert [entry.reason for entry in audit.of("user.login")] == ["bad_password", "rate_limited"]

@@ -22,6 +22,7 @@ from meshsat.store import disk
 from tests.asgi_client import Answer, call
 from tests.images import build_artifact, build_image, descriptor, random_bytes
 from tests.mesh.full_node import FullNode, full_site
+from tests.recorded import Recorded
 
 ALL = Rights(push=True, delete=True)
 UPLOADS = "/v2/team/app/blobs/uploads/"
@@ -315,3 +316,33 @@ async def test_what_another_node_pushed_is_told_under_the_clients_name(autojump_
         assert "age" not in answer
         await trio.sleep(1)
         assert json.loads(answer.body) == json.loads(IMAGE.raw)
+
+
+async def test_what_is_pushed_and_deleted_is_recorded(autojump_clock: MockClock) -> None:
+    audit = Recorded()
+    async with full_site("a") as (node,):
+        app = create_registry(
+            node.fetcher,
+            Metrics(),
+            RegistrySection(),
+            intake=node.site_content,
+            rights=ALL,
+            audit=audit,
+        )
+        assert (await push_image(app)).status == 201
+        kind = [("content-type", IMAGE.media_type)]
+        for _ in range(3):
+            assert (await call(app, "PUT", "/v2/team/app/manifests/2", kind, b"{")).status == 400
+        digest = Digest.of(IMAGE.raw)
+        assert (await call(app, "DELETE", "/v2/team/app/manifests/1")).status == 202
+        assert (await call(app, "DELETE", f"/v2/team/app/manifests/{digest}")).status == 202
+        assert (await call(app, "DELETE", "/v2/team/app/manifests/1")).status == 404
+    assert [(entry.event, entry.object, entry.outcome) for entry in audit.entries] == [
+        ("manifest.create", "team/app:1", "success"),
+        ("manifest.create", "team/app:2", "failure"),
+        ("tag.delete", "team/app:1", "success"),
+        ("manifest.delete", f"team/app@{digest}", "success"),
+        ("tag.delete", "team/app:1", "failure"),
+    ]
+    assert audit.entries[0].reason == str(digest)
+    assert {entry.actor.kind for entry in audit.entries} == {"client"}

@@ -231,7 +231,7 @@ async def test_basic(tmp_path: Path) -> None:
 
 
 async def test_anonymous_where_a_login_is_needed(tmp_path: Path) -> None:
-    with pytest.raises(DeniedError, match=r"anonymous client pull x; .* docker login reg.test"):
+    with pytest.raises(DeniedError, match=r"anonymous client pull x; .*`meshsat login reg.test`"):
         await authenticator(TokenService(), tmp_path).renew("reg.test", "x", ['Basic realm="x"'], None)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from meshsat.config import UplinkSection, UpstreamRegistry
 from meshsat.errors import ConfigError, DeniedError, InvalidInputError
@@ -17,6 +18,8 @@ from meshsat.uplink.credentials import (
     parse_docker_config_untrusted,
     parse_helper_output_untrusted,
 )
+from meshsat.vault.machine_keys import KEY_FILE
+from meshsat.vault.vault import Vault
 
 SECRET = "hunter2"
 
@@ -205,3 +208,70 @@ async def test_helper_that_knows_nothing_or_is_missing(tmp_path: Path) -> None:
 def test_helper_output() -> None:
     with pytest.raises(InvalidInputError):
         parse_helper_output_untrusted(b'{"Username": "x", "Secret": ""}')
+
+
+async def test_the_vault_comes_after_the_entry_and_before_docker(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("of the entry")
+    (tmp_path / "password").chmod(0o600)
+    config = write(tmp_path / "config.json", auths={"reg.test": auth("docker"), "b.test": auth("docker")})
+    entry = UpstreamRegistry(host="reg.test", username="entry", password_file=tmp_path / "password")
+    vault = Vault(tmp_path, {})
+    for registry in ("reg.test", "b.test"):
+        vault.put(registry, "vault", SECRET)
+
+    async def user(section: UplinkSection, registry: str) -> str:
+        found = await Credentials(section, {}, vault).find(registry, "a")
+        assert found is not None
+        assert SECRET not in repr(found)
+        return found.username
+
+    both = UplinkSection(registries=(entry,), docker_config=config)
+    assert await user(both, "reg.test") == "entry"
+    assert await user(UplinkSection(docker_config=config), "reg.test") == "vault"
+    assert await user(both, "b.test") == "vault"
+    vault.forget("b.test")
+    assert await user(both, "b.test") == "docker"
+
+
+async def test_a_login_that_cannot_be_opened_is_told_and_counts_as_none(tmp_path: Path) -> None:
+    vault = Vault(tmp_path, {})
+    vault.put("reg.test", "bob", SECRET)
+    (vault.directory / KEY_FILE).unlink()
+    credentials = Credentials(UplinkSection(), {}, vault)
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert await credentials.find("reg.test", "a") is None
+    assert [entry["event"] for entry in logs] == ["a login is lost"]
+    assert "meshsat login reg.test" in (credentials.lost("reg.test") or "")
+    vault.put("reg.test", "bob", SECRET)
+    assert await credentials.find("reg.test", "a") is not None
+    assert credentials.lost("reg.test") is None
+
+
+async def test_an_identity_token_in_the_vault(tmp_path: Path) -> None:
+    vault = Vault(tmp_path, {})
+    vault.put("reg.test", "<token>", "refresh")
+    credentials = Credentials(UplinkSection(), {}, vault)
+    found = await credentials.find("reg.test", "a")
+    assert found is not None
+    assert found.kind is Kind.IDENTITY_TOKEN
+    vault.put("reg.test", "<token>", "no token with spaces")
+    assert await credentials.find("reg.test", "a") is None
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o602])
+async def test_a_file_that_everybody_may_read_is_used_and_told_until_it_is_mended(
+    tmp_path: Path, mode: int
+) -> None:
+    config = write(tmp_path / "config.json", auths={"reg.test": auth("docker")})
+    config.chmod(mode)
+    credentials = Credentials(UplinkSection(docker_config=config), {})
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert await credentials.find("reg.test", "a") is not None
+    assert len(logs) == 1
+    (problem,) = credentials.problems
+    assert f"chmod 600 {config}" in problem
+    config.chmod(0o640)
+    await credentials.find("reg.test", "a")
+    assert credentials.problems == []

@@ -1,6 +1,7 @@
 """Logins, redirects, statuses, and what an operator is told, against a registry that misbehaves."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from meshsat.errors import ConfigError, DeniedError, InvalidInputError, NotFound
 from meshsat.metrics import Metrics
 from meshsat.uplink.client import Uplink
 from meshsat.uplink.upstreams import Upstreams
+from meshsat.vault.machine_keys import KEY_FILE
+from meshsat.vault.vault import Vault
 from tests.certificates import PrivateCA
 from tests.unit.uplink.conftest import REPOSITORY, Connect
 from tests.upstream import Fault, Upstream, Users
@@ -88,7 +91,7 @@ async def test_a_login_is_needed(connect: Connect) -> None:
     with Upstream(users=Users("bearer", PASSWORDS)) as up:
         up.add_image(REPOSITORY, "42")
         async with connect(up) as wired:
-            with pytest.raises(DeniedError, match=r"anonymous client pull library/pos; .*docker login"):
+            with pytest.raises(DeniedError, match=r"anonymous client pull library/pos; .*meshsat login"):
                 await wired.uplink.manifest(up.address, REPOSITORY, "42")
 
 
@@ -372,3 +375,27 @@ async def test_registries_remembered_are_bounded() -> None:
         upstreams.failed(f"r{n}.test", "down")
     assert len(upstreams._states) == 256
     assert upstreams.last_error == "down"
+
+
+async def test_a_login_kept_and_forgotten_while_running_counts_from_the_next_request(tmp_path: Path) -> None:
+    users = Users("basic", {"bob": "hunter2"})
+    with Upstream(users=users) as upstream:
+        upstream.add_image("library/pos", "42")
+        vault = Vault(tmp_path, {})
+        section = UplinkSection(registries=(UpstreamRegistry(host=upstream.address, plain_http=True),))
+        async with Uplink(section, Metrics(), environ={}, vault=vault) as uplink:
+            ask = partial(uplink.manifest, upstream.address, "library/pos", "42")
+            with pytest.raises(DeniedError, match=f"meshsat login {upstream.address}"):
+                await ask()
+            vault.put(upstream.address, "bob", "wrong")
+            with pytest.raises(DeniedError, match=r"bob \(from meshsat login\)"):
+                await ask()
+            vault.put(upstream.address, "bob", "hunter2")
+            await ask()
+            vault.forget(upstream.address)
+            with pytest.raises(DeniedError, match="anonymous"):
+                await ask()
+            vault.put(upstream.address, "bob", "hunter2")
+            (vault.directory / KEY_FILE).unlink()
+            with pytest.raises(DeniedError, match=r"cannot be opened.*meshsat login"):
+                await ask()

@@ -21,9 +21,12 @@ from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import Reference
 from meshsat.status import DesiredStatus, ImageStatus, NodeStatus, PeerStatus, UplinkStatus
-from meshsat.web.api import BODY_LIMIT, create_api, create_public_api
+from meshsat.vault.vault import Vault
+from meshsat.web.api import create_api, create_public_api
+from meshsat.web.arguments import BODY_LIMIT
 from meshsat.web.view import NodeView, PullEvent
 from tests.asgi_client import Answer, call
+from tests.recorded import Recorded
 from tests.serving import served
 
 STATUS = NodeStatus(
@@ -61,6 +64,8 @@ class View:
 
     def __init__(self) -> None:
         self.metrics = Metrics()
+        self.audit = Recorded()
+        self.vault = Vault(Path("/nonexistent"), {})
         self.readiness = (True, "")
         self.events: list[PullEvent] = []
         self.fault: MeshsatError | None = None
@@ -381,3 +386,22 @@ async def test_over_a_unix_socket_a_closed_connection_ends_the_pull(view: View, 
             assert not view.withdrawn.is_set()
         with trio.fail_after(5):
             await view.withdrawn.wait()
+
+
+async def test_what_changes_something_is_recorded(view: View) -> None:
+    await post(view, "/api/v1/pull", {"reference": "docker.io/library/pos:42"})
+    assert view.audit.entries == []
+    await post(view, "/api/v1/pull", {"reference": "docker.io/library/pos:42", "pin": True})
+    tag = {"reference": "docker.io/library/pos:42", "digest": str(Digest.of(b"held"))}
+    await post(view, "/api/v1/tag", tag)
+    await post(view, "/api/v1/invite", {})
+    view.fault = NotFoundError("not here")
+    await post(view, "/api/v1/tag", tag)
+    assert [(entry.event, entry.outcome) for entry in view.audit.entries] == [
+        ("image.pin", "success"),
+        ("tag.update", "success"),
+        ("token.create", "success"),
+        ("tag.update", "failure"),
+    ]
+    assert {entry.actor.kind for entry in view.audit.entries} == {"operator"}
+    assert "meshsat-join-" not in repr(view.audit.entries)
