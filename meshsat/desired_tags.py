@@ -15,8 +15,8 @@ from meshsat.fleet.meanings import (
     Meanings,
     decode_meanings_untrusted,
 )
-from meshsat.mesh.identity import write_file
 from meshsat.oci.digest import Digest
+from meshsat.private_files import write_file
 
 log = structlog.get_logger(__name__)
 
