@@ -28,6 +28,7 @@ DEBIAN_PACKAGES = {
     "strace": "strace",
     "htpasswd": "apache2-utils",
     "git": "git",
+    "systemd-analyze": "systemd",
 }
 """Tool -> the Debian package that brings it, for the reason shown."""
 
