@@ -16,7 +16,7 @@ def run(
     nodes: Annotated[bool, typer.Option("--nodes", help="A line for each image on each node.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what the desired state wants of this site, and how far its nodes are."""
+    """Show what is desired of this site, and how far its nodes are."""
     import json
 
     from meshsat.cli.client import NodeClient

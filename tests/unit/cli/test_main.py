@@ -18,6 +18,7 @@ VERBS = (
     "status",
     "peers",
     "images",
+    "desired",
     "version",
     "demo",
 )
