@@ -197,6 +197,16 @@ class Pulling:
             found.update(blob.digest for blob in manifest.blobs)
         return Closure(frozenset(found), complete)
 
+    async def require_signed(self, wanted: Reference, root: Digest) -> None:
+        """Raises `DeniedError` where a manifest that is held is not signed as it must be under that name."""
+        facts = self._store.facts(root)
+        media_type = facts.media_type if facts is not None else ""
+        manifest = await self._manifests.held(Descriptor(media_type, root, 0))
+        if manifest is not None:
+            async with aclosing(self._judge.judge(manifest, wanted)) as waiting:
+                async for _ in waiting:
+                    pass
+
     async def _grow(self, tree: Tree, wanted: Reference) -> AsyncGenerator[int, None]:
         """Bring all manifests, and list all that they refer to. Gives the bytes of them held so far, at least
         once a second."""

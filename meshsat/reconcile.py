@@ -59,6 +59,8 @@ TELL_AGAIN = 0.3
 TELL_PROGRESS = 5.0
 """Seconds between two reports that tell of progress alone; on large sites more."""
 RESOLVE_PATIENCE = 30.0
+SIGNATURE_PATIENCE = 3.0
+"""Seconds in which what is held is found signed; where that takes longer it is looked at again."""
 PROBLEMS_TOLD = 10
 RESOLVES = 4
 """Tags that are looked up at once."""
@@ -305,9 +307,22 @@ class Reconciler:
         closure = await self._closure(target, one.image.platforms)
         size = self._store.blob_size
         whole = closure.complete and all(size(digest) is not None for digest in closure.digests)
+        whole = whole and await self._is_signed(one, target)
         self._desire.looked(one.key, target, trio.current_time(), whole=whole)
         if was and not whole and one.mine:
             log.warning("a desired image is not whole any more: it is fetched again", image=one.image.name)
+
+    async def _is_signed(self, one: Wanted, target: Digest) -> bool:
+        """As it must be, if it must. What is not counts as not held: no tag comes to mean it."""
+        reference = replace(one.reference, digest=target)
+        with trio.move_on_after(SIGNATURE_PATIENCE):
+            try:
+                await self._fetcher.pulling.require_signed(reference, target)
+            except DeniedError as refused:
+                self._desire.failed(one.key, str(refused), trio.current_time())
+            else:
+                return True
+        return False
 
     async def _closure(self, root: Digest, platforms: tuple[str, ...]) -> Closure:
         """What is behind a manifest never changes: once all of it is known, it is not read again."""

@@ -11,9 +11,11 @@ from meshsat.fleet.placement import Candidate, holders
 from meshsat.fleet.report import Stage
 from meshsat.oci.digest import Digest
 from meshsat.protocol import events
+from meshsat.signature_policy import Rule
 from tests.images import build_image
 from tests.mesh.desiring import Desiring, desiring_site, follow_all, pinned, state, until
 from tests.mesh.full_node import POS, hold, unix
+from tests.signing import make_key, public_pem, signature_tag, signed_by
 
 V1 = build_image([b"base" * 1000, b"one" * 1000])
 V2 = build_image([b"base" * 1000, b"two" * 1000])
@@ -266,3 +268,25 @@ async def test_an_image_that_was_changed_in_mid_flight_is_fetched_no_further(aut
         assert not nodes[0].holds(big)
         await trio.sleep(10)
         assert not nodes[0].full.node.machine.transfers
+
+
+async def test_what_is_not_signed_as_it_must_be_takes_nobodys_place(autojump_clock: Clock) -> None:
+    key, other = make_key(), make_key()
+    rule = Rule.parse_untrusted(
+        "the rule", pattern="up.example/**", action="block", keys=[("key", public_pem(key))]
+    )
+    async with desiring_site("up", "b", signatures=[rule]) as nodes:
+        upstream = nodes[0].full.site.upstream
+        for image, tag, by in ((V1, "stable", key), (V2, "next", other)):
+            hold(upstream, image, tag)
+            hold(upstream, signed_by(by, digest=image.root), signature_tag(image.root))
+        follow_all(nodes, 1, state(pinned(V1)))
+        await until("v1 is whole", lambda: all(node.holds(V1) for node in nodes))
+        follow_all(nodes, 2, state(pinned(V2)))
+        await until("it is told", lambda: all(node.reconciler.problems() for node in nodes))
+        assert "refused" in nodes[1].reconciler.problems()[0]
+        await trio.sleep(120)
+        assert [node.means() for node in nodes] == [V1.root] * 2
+        assert [await node.served() for node in nodes] == [V1.root] * 2
+        hold(upstream, signed_by(key, digest=V2.root), signature_tag(V2.root))
+        await until("it is signed after all", lambda: all(node.means() == V2.root for node in nodes), 900)
