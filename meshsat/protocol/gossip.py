@@ -7,7 +7,6 @@ tag the younger wins, then the larger digest, then the larger bytes: an order th
 whatever came first. How records travel is `spread`'s matter.
 """
 
-import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,14 +15,19 @@ import cbor2
 from meshsat.cbor import decode_cbor_untrusted
 from meshsat.errors import InvalidInputError
 from meshsat.oci.digest import Digest
-from meshsat.oci.reference import parse_repository_untrusted, parse_tag_untrusted
+from meshsat.oci.reference import SITE, parse_repository_untrusted, parse_tag_untrusted
 from meshsat.protocol.sums import Sums, leaf_key, leaf_version
+from meshsat.shares import Shares
 from meshsat.trust import envelope
 from meshsat.trust.keys import PeerId, Signer, Verify, verify
 
 CONTEXT = "meshsat/image-record/1"
 RECORD_LIMIT = 4096
 """Bytes of one sealed record."""
+RECORDS_LIMIT = 65_536
+"""Tags that a node knows of."""
+AUTHOR_LIMIT = 16_384
+"""Of one author's upstream tags, and of one author's site content."""
 CLOCK_SKEW = 300.0
 """Seconds that another node's clock may be ahead of ours before its records are refused."""
 
@@ -124,15 +128,15 @@ def open_record_untrusted(sealed: bytes, now: float, check: Verify = verify) -> 
 
 
 class RecordSet:
-    """The youngest record of each tag; at most `limit` tags, the ones resolved longest ago go first."""
+    """The youngest record of each tag; at most `limit` tags, and `share` of one author's upstream tags and of
+    its site content. The ones resolved longest ago go first: an author's with more than a share, else of all.
+    """
 
-    def __init__(self, limit: int = 65536) -> None:
-        self._limit = limit
+    def __init__(self, limit: int = RECORDS_LIMIT, share: int = AUTHOR_LIMIT) -> None:
         self.sums = Sums()
         self._records: dict[Key, ImageRecord] = {}
         self._keys: dict[bytes, Key] = {}
-        self._oldest: list[tuple[tuple[float, str, bytes], Key]] = []
-        """A heap of versions, with some of records that younger ones replaced since."""
+        self._shares: Shares[Key] = Shares(limit, share)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -144,7 +148,7 @@ class RecordSet:
         return self._records.get(key)
 
     def merge(self, record: ImageRecord) -> bool:
-        """Take the record in if it is news. Commutative, associative, idempotent up to the limit."""
+        """Take the record in if it is news. Commutative, associative, idempotent up to the limits."""
         known = self._records.get(record.key)
         if known is not None and known.version >= record.version:
             return False
@@ -152,20 +156,12 @@ class RecordSet:
         self._records[record.key] = record
         self._keys[key] = record.key
         self.sums.put(key, leaf_version(record.sealed))
-        heapq.heappush(self._oldest, (record.version, record.key))
-        if len(self._oldest) > 2 * len(self._records) + 64:
-            self._oldest = [(one.version, one.key) for one in self._records.values()]
-            heapq.heapify(self._oldest)
-        return len(self._records) <= self._limit or self._forget_oldest() != record.key
-
-    def _forget_oldest(self) -> Key:
-        while True:
-            version, key = heapq.heappop(self._oldest)
-            if key in self._records and self._records[key].version == version:
-                leaf = leaf_key(*key)
-                del self._records[key], self._keys[leaf]
-                self.sums.drop(leaf)
-                return key
+        gone = self._shares.put(record.key, record.version, (record.author, record.registry == SITE))
+        if gone is not None:
+            leaf = leaf_key(*gone)
+            del self._records[gone], self._keys[leaf]
+            self.sums.drop(leaf)
+        return gone != record.key
 
     def item(self, key: bytes) -> bytes | None:
         """The record of that leaf (`sums`), as it travels."""

@@ -215,6 +215,11 @@ class Database:
             record.sealed,
         )
 
+    def drop_tag(self, registry: str, repository: str, tag: str) -> None:
+        self._do(
+            "DELETE FROM tag WHERE registry = ? AND repository = ? AND tag = ?", registry, repository, tag
+        )
+
     def put_facts(self, facts: Iterable[BlobFacts]) -> None:
         with self._transaction() as connection:
             for fact in facts:

@@ -4,6 +4,12 @@ from dataclasses import dataclass
 
 from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import Digest
+from meshsat.oci.reference import SITE
+
+TAGS_LIMIT = 65_536
+"""Records of tags that are kept."""
+AUTHOR_LIMIT = 16_384
+"""Of one author's upstream tags, and of one author's site content: as many as travel (protocol/gossip.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,16 @@ class TagRecord:
     @property
     def key(self) -> tuple[str, str, str]:
         return (self.registry, self.repository, self.tag)
+
+    @property
+    def version(self) -> tuple[float, str, bytes]:
+        """Its age among others: the order of protocol/gossip.py."""
+        return (self.resolved_at, str(self.descriptor.digest), self.sealed)
+
+    @property
+    def owner(self) -> tuple[str, bool]:
+        """Whose share it counts to."""
+        return (self.author, self.registry == SITE)
 
     @property
     def is_gone(self) -> bool:

@@ -22,13 +22,14 @@ from meshsat.errors import DigestMismatchError, NotFoundError, StorageError
 from meshsat.oci.digest import SHA256, Digest
 from meshsat.oci.manifest import Manifest
 from meshsat.oci.reference import SITE
+from meshsat.shares import Shares
 from meshsat.store import disk, images, recovery
 from meshsat.store.database import Contents, Database
 from meshsat.store.disk import Buffer, Threads
 from meshsat.store.layout import Layout
 from meshsat.store.lock import DirectoryLock
 from meshsat.store.partial import AlreadyPublishedError, Backing, Partial, State
-from meshsat.store.records import BlobFacts, ImageRow, TagRecord
+from meshsat.store.records import AUTHOR_LIMIT, TAGS_LIMIT, BlobFacts, ImageRow, TagRecord
 from meshsat.store.repositories import Repositories
 from meshsat.store.uploads import UploadLimits, Uploads
 from meshsat.store.whole import SmallBlob, WholeBlobs
@@ -57,6 +58,11 @@ class Store:
         self._records = trio.Lock()  # database and mirror change in the same order
         self.repositories = Repositories(backing, contents, self._records)
         self.uploads = Uploads(backing, contents.uploads, limits, self._adopt)
+        self._shares: Shares[tuple[str, str, str]] = Shares(TAGS_LIMIT, AUTHOR_LIMIT)
+        for record in list(contents.tags.values()):
+            gone = self._shares.put(record.key, record.version, record.owner)
+            if gone is not None:
+                del contents.tags[gone]
         self._closed = False
 
     @classmethod
@@ -245,10 +251,18 @@ class Store:
     # Tags
 
     async def put_tag(self, record: TagRecord) -> None:
-        """Remember what a tag means, in place of what was known. Whose word counts is decided elsewhere."""
+        """Remember what a tag means, in place of what was known. Whose word counts is decided elsewhere.
+
+        Where its author has more than a share of what is kept, or there is too much in all, the oldest goes.
+        """
         async with self._records:
             await self._backing.threads.run(self._backing.database.put_tag, record)
             self._contents.tags[record.key] = record
+            gone = self._shares.put(record.key, record.version, record.owner)
+            if gone is not None:
+                self._contents.tags.pop(gone, None)
+                log.info("too many tags: an old one is forgotten", repository=gone[1], tag=gone[2])
+                await self._backing.threads.run(self._backing.database.drop_tag, *gone)
 
     def record(self, registry: str, repository: str, reference: str) -> TagRecord | None:
         """What is known of a tag, or of a manifest of site content by its digest; also that it is gone."""

@@ -5,15 +5,19 @@ import pytest
 
 from meshsat.errors import InvalidInputError
 from meshsat.oci.digest import Digest
+from meshsat.oci.reference import SITE
 from meshsat.protocol.gossip import (
+    AUTHOR_LIMIT,
     CLOCK_SKEW,
     CONTEXT,
     RECORD_LIMIT,
+    RECORDS_LIMIT,
     ImageRecord,
     RecordSet,
     open_record_untrusted,
     seal,
 )
+from meshsat.store import records as store_records
 from meshsat.trust import envelope
 from tests.brain import UNIX, key, peer
 
@@ -28,10 +32,11 @@ def record(
     digest: Digest = DIGEST,
     author: str = "a",
     repository: str = "library/pos",
+    registry: str = "up.example",
 ) -> ImageRecord:
     return seal(
         key(author),
-        registry="up.example",
+        registry=registry,
         repository=repository,
         reference=reference,
         media_type="application/json",
@@ -156,3 +161,28 @@ def test_a_record_is_found_by_its_leaf() -> None:
     ((key, _version),) = records.sums.leaves("").items()
     assert records.item(key) == one.sealed
     assert records.item(b"\0" * 8) is None
+
+
+def test_one_author_floods_and_displaces_nobody_elses() -> None:
+    records, theirs = RecordSet(limit=40, share=10), []
+    for number in range(10):
+        for author, registry in (("a", "up.example"), ("a", SITE), ("b", "up.example")):
+            theirs.append(
+                record(author=author, registry=registry, reference=f"{author}{number}", at=UNIX + number)
+            )
+            assert records.merge(theirs[-1])
+    for number in range(100):
+        assert records.merge(record(author="c", reference=f"c{number}", at=UNIX + 1000 + number))
+    assert not records.merge(record(author="c", reference="older", at=UNIX))
+    assert {one for one in records if one.author != peer("c")} == set(theirs)
+    assert sorted(one.reference for one in records if one.author == peer("c")) == [
+        f"c{number}" for number in range(90, 100)
+    ]
+    other = RecordSet(limit=40, share=10)
+    for one in reversed(list(records)):
+        other.merge(one)
+    assert other.sums.sum("") == records.sums.sum("")
+
+
+def test_as_many_travel_as_are_kept() -> None:
+    assert (AUTHOR_LIMIT, RECORDS_LIMIT) == (store_records.AUTHOR_LIMIT, store_records.TAGS_LIMIT)

@@ -9,9 +9,13 @@ import pytest
 import trio
 
 from meshsat.errors import StorageError, StoreLockedError
+from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import parse_manifest_untrusted
+from meshsat.oci.media_types import OCI_MANIFEST
+from meshsat.oci.reference import SITE
 from meshsat.store.database import Database
+from meshsat.store.records import TagRecord
 from meshsat.store.store import SOURCES_LIMIT, Store
 from tests.images import build_image
 
@@ -99,3 +103,36 @@ async def test_many_ask_for_one_blob_at_once(tmp_path: Path) -> None:
             nursery.start_soon(ask, store)
     assert len(partials) == 5
     assert len(set(partials)) == 1
+
+
+def told(author: str, number: int, registry: str = "reg.test") -> TagRecord:
+    target = Descriptor(OCI_MANIFEST, DIGEST, 8)
+    return TagRecord(registry, "a/b", f"{author}{number}", target, 1000.0 + number, author, b"sealed")
+
+
+async def test_one_author_has_so_many_tags_kept_and_costs_nobody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshsat.store.store.AUTHOR_LIMIT", 3)
+    others = [told("a", 1), told("b", 2), told("c", 3, SITE)]
+    async with await Store.open(tmp_path) as store:
+        for record in others:
+            await store.put_tag(record)
+        for number in range(20):
+            await store.put_tag(told("c", 100 + number))
+        await store.put_tag(told("c", 5))  # older than its others: in, and out at once
+        kept = [*others, *(told("c", number) for number in (117, 118, 119))]
+        assert sorted(store.records(), key=lambda record: record.version) == kept
+    async with await Store.open(tmp_path) as store:
+        assert sorted(store.records(), key=lambda record: record.version) == kept
+
+
+async def test_all_tags_together_have_a_limit_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with await Store.open(tmp_path) as store:
+        for number in range(10):
+            await store.put_tag(told(f"author {number}", number))
+    monkeypatch.setattr("meshsat.store.store.TAGS_LIMIT", 4)
+    async with await Store.open(tmp_path) as store:  # as left by a version that kept more
+        assert {record.resolved_at for record in store.records()} == {1006.0, 1007.0, 1008.0, 1009.0}
+        await store.put_tag(told("another", 20))
+        assert min(record.resolved_at for record in store.records()) == 1007.0
