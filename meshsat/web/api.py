@@ -7,7 +7,7 @@ is for the Unix socket (mode 0600), `create_public_api` for TCP. docs/reference/
 
 import json
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -123,10 +123,8 @@ class _Api:
             raise InvalidInputError('the body must be like {"reference": "docker.io/library/busybox:latest"}')
         reference = Reference.parse_untrusted(body["reference"])
         pin = body.get("pin", False)
-        if pin:
-            with self._recorded(request, "image.pin", str(reference)):
-                pass
-        return _PullResponse(self._view, str(reference), pin=pin)
+        entry = self._recorded(request, "image.pin", str(reference)) if pin else nullcontext()
+        return _PullResponse(self._view, str(reference), entry, pin=pin)
 
     async def tag(self, request: Request) -> Response:
         known = {"reference": str, "digest": str, "resolved_at": (int, float, type(None))}
@@ -173,8 +171,12 @@ class _Api:
 class _PullResponse(Response):
     """A pull's progress as lines of JSON, each sent as it happens."""
 
-    def __init__(self, view: NodeView, reference: str, *, pin: bool) -> None:
+    def __init__(
+        self, view: NodeView, reference: str, entry: AbstractContextManager[Any], *, pin: bool
+    ) -> None:
+        """`entry`: of the audit log, entered around the pull."""
         super().__init__(media_type="application/x-ndjson")
+        self._entry = entry
         self._view = view
         self._reference = reference
         self._pin = pin
@@ -190,9 +192,10 @@ class _PullResponse(Response):
 
         async with cancelled_by_disconnect(receive):
             try:
-                async with aclosing(self._view.pull(self._reference, pin=self._pin)) as events:
-                    async for event in events:
-                        await say(event)
+                with self._entry:
+                    async with aclosing(self._view.pull(self._reference, pin=self._pin)) as events:
+                        async for event in events:
+                            await say(event)
             except MeshsatError as fault:
                 _, code = _classify(fault)
                 await say(PullEvent("error", self._reference, message=str(fault), code=code))

@@ -397,11 +397,13 @@ async def test_what_changes_something_is_recorded(view: View) -> None:
     await post(view, "/api/v1/invite", {})
     view.fault = NotFoundError("not here")
     await post(view, "/api/v1/tag", tag)
+    await post(view, "/api/v1/pull", {"reference": "docker.io/library/pos:42", "pin": True})
     assert [(entry.event, entry.outcome) for entry in view.audit.entries] == [
         ("image.pin", "success"),
         ("tag.update", "success"),
         ("token.create", "success"),
         ("tag.update", "failure"),
+        ("image.pin", "failure"),
     ]
     assert {entry.actor.kind for entry in view.audit.entries} == {"operator"}
     assert "meshsat-join-" not in repr(view.audit.entries)
