@@ -36,6 +36,7 @@ LOCK_LIMIT = 5.0
 """Seconds for another process to finish its lines."""
 FAULTS = 20
 """Faults that are told of at most."""
+DAMAGE = "audit.damage"
 _HEAD = re.compile(rb"([0-9]{20}) ([0-9a-f]{64})\n")
 
 
@@ -73,6 +74,8 @@ class Journal:
         self._max_bytes = max_bytes
         self._keep = keep
         self._sink = sink
+        self.damage: str | None = None
+        """What was found changed behind our back, since this was made."""
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Raises `JournalError`."""
@@ -83,6 +86,8 @@ class Journal:
                 _Writer(self.path, head_file, self._max_bytes, self._keep) as writer,
             ):
                 for entry in writer.news(entries[0].at if entries else 0.0):
+                    if entry.event == DAMAGE:
+                        self.damage = f"the audit log {self.path}: {entry.reason}"
                     self._give(entry, writer.write(entry))
                 for entry in entries:
                     self._give(entry, writer.write(entry))
@@ -240,7 +245,7 @@ class _Writer:
             found.append(Entry(at, "audit.repair", NODE, self._path.name, FAILURE, text))
         if self._damaged:
             text = f"line {self._told.seq}, which was written last, is not there as it was written"
-            found.append(Entry(at, "audit.damage", NODE, self._path.name, FAILURE, text))
+            found.append(Entry(at, DAMAGE, NODE, self._path.name, FAILURE, text))
         return found
 
     def write(self, entry: Entry) -> bytes:

@@ -12,6 +12,7 @@ import trio
 
 from meshsat.audit.event import FAILURE, NODE, Actor, Entry, Outcome
 from meshsat.audit.journal import Journal, JournalError
+from meshsat.audit.lines import OBJECT_LIMIT, REASON_LIMIT
 
 QUEUE = 1024
 """Entries that wait; a line is at most 16 KiB, and a usual one 300 bytes."""
@@ -33,8 +34,15 @@ class AuditLog:
         self._waiting: deque[Entry] = deque()
         self._dropped = 0
         self._news = trio.Event()
-        self.problem: str | None = None
+        self._fault: str | None = None
         """Why nothing is written at the moment."""
+
+    @property
+    def problem(self) -> str | None:
+        """What an operator should see to."""
+        if self._fault is None and self._journal.damage is not None:
+            return f"{self._journal.damage}; see `meshsat audit verify`"
+        return self._fault
 
     def record(
         self,
@@ -48,7 +56,8 @@ class AuditLog:
         if len(self._waiting) >= QUEUE:
             self._dropped += 1
             return
-        self._waiting.append(Entry(self._unix(), event, actor, object, outcome, reason))
+        about, why = object[: OBJECT_LIMIT + 1], reason[: REASON_LIMIT + 1]
+        self._waiting.append(Entry(self._unix(), event, actor, about, outcome, why))
         self._news.set()
 
     async def run(self) -> None:
@@ -72,12 +81,12 @@ class AuditLog:
             await trio.to_thread.run_sync(self._journal.append, batch)
         except JournalError as fault:
             self._take(fault.written)
-            if self.problem is None:
+            if self._fault is None:
                 log.warning("the audit log is not written", problem=str(fault))
-            self.problem = f"{fault}; what happens meanwhile waits, {QUEUE} entries at most"
+            self._fault = f"{fault}; what happens meanwhile waits, {QUEUE} entries at most"
             return False
         self._take(len(batch))
-        self.problem = None
+        self._fault = None
         if self._dropped:
             text, self._dropped = f"{self._dropped} entries found no room in the queue", 0
             self.record("audit.drop", actor=NODE, object="audit", outcome=FAILURE, reason=text)

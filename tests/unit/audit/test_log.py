@@ -1,6 +1,7 @@
 """The node's audit log: nobody waits for it, and nothing that it lost is hidden."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 class Disk(Journal):
     def __init__(self) -> None:
         self.written: list[Entry] = []
+        self.damage: str | None = None
         self.room: int | None = None
         """Entries; None: any number."""
 
@@ -120,3 +122,28 @@ async def test_a_disk_that_stays_full_does_not_hold_up_the_end(
             tell(log, 5)
             await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
+
+
+async def test_what_was_changed_behind_our_back_is_a_problem(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "audit.jsonl", 1 << 20, 1)
+    log = AuditLog(journal, lambda: 7.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.run)
+        tell(log, 2)
+        nursery.cancel_scope.cancel()
+    assert log.problem is None
+    journal.path.write_bytes(b"")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.run)
+        tell(log, 1)
+        nursery.cancel_scope.cancel()
+    assert log.problem is not None
+    assert "meshsat audit verify" in log.problem
+
+
+def test_what_waits_is_bounded_in_bytes_too() -> None:
+    log = AuditLog(Disk(), lambda: 7.0)
+    log.record("x", actor=NODE, object="o" * 100_000, outcome="failure", reason="r" * 100_000)
+    (entry,) = log._waiting
+    assert len(entry.object) < 600
+    assert len(entry.reason) < 600
