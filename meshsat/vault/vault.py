@@ -26,7 +26,7 @@ from meshsat.errors import ConfigError, InvalidInputError
 from meshsat.oci.fields import parse_object_untrusted
 from meshsat.oci.reference import parse_registry_untrusted
 from meshsat.private_files import sync_directory, write_file
-from meshsat.vault.machine_keys import SYSTEMD, MachineKeys, VaultError
+from meshsat.vault.machine_keys import FILE, SYSTEMD, MachineKeys, VaultError
 from meshsat.vault.sealing import (
     SEALED_LIMIT,
     MachineKey,
@@ -216,7 +216,7 @@ class Vault:
         wanted = key_id_untrusted(sealed)
         key = next((key for key in keys if key.id == wanted), None)
         if key is None:
-            raise UnsealError("it was sealed with a machine key that is not there any more")
+            raise UnsealError("it was sealed with a machine key that is not here")
         return parse_login_untrusted(open_untrusted(key, PURPOSE, registry, sealed))
 
     def _write(self, registry: str, login: Login, key: MachineKey) -> None:
@@ -225,9 +225,12 @@ class Vault:
         self._changes += 1
 
     def _explain(self, registry: str, fault: Exception) -> str:
+        unit = ""
+        if self._keys.source == FILE:  # only the unit's own process has systemd's
+            unit = "; where systemd gives the key, it opens while the node runs"
         return (
             f"the login for registry {registry} cannot be opened: {fault} (key: {self._keys.place}); "
-            f"log in again with `meshsat login {registry}`, or restore the key"
+            f"log in again with `meshsat login {registry}`, or restore the key{unit}"
         )
 
     @contextmanager
