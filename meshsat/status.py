@@ -126,6 +126,96 @@ class NodeStatus:
     """What an operator should do something about, in plain words."""
 
 
+@dataclass(frozen=True, slots=True)
+class SatelliteGroup:
+    """One group of Harbor Satellite's that this node follows."""
+
+    reference: str
+    digest: str | None
+    """Of what is known of it; None: nothing is."""
+    artifacts: int
+    fetched_at: float | None
+    """Unix seconds."""
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SatelliteStatus:
+    """Harbor Satellite's states, as this node follows them."""
+
+    name: str | None
+    state: str | None
+    """Where the root state is; None: not registered yet."""
+    shadow: bool
+    in_force: bool
+    """Whether what they say is this node's desired state."""
+    version: str | None
+    """Of what they say; None: nothing is known."""
+    state_digest: str | None
+    config_digest: str | None
+    registered_at: float | None
+    """Unix seconds."""
+    checked_at: float | None
+    """Unix seconds of the last look that found the root state."""
+    poll: float
+    """Seconds between two looks."""
+    groups: tuple[SatelliteGroup, ...] = ()
+    images: tuple[str, ...] = ()
+    """What is wanted."""
+    passed_over: tuple[str, ...] = ()
+    """Settings of the satellite that mean nothing here."""
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowImage:
+    """An image that is wanted, as the shadow counts it."""
+
+    reference: str
+    digest: str
+    size: int
+    """Bytes of all of it."""
+    once: int
+    """Bytes of it that were new to the site."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowDay:
+    """What was new on one day (UTC). Bytes, as in `ShadowReport`."""
+
+    day: str
+    once: int
+    each: int
+    single: int
+    own: int
+    nodes: int
+    saved: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowReport:
+    """What the mesh would have saved on the WAN. Bytes of manifests and blobs."""
+
+    nodes: int
+    """How many satellites are compared with: as asked for, or the live nodes of the site now."""
+    since: str | None
+    """The first day that was counted."""
+    once: int
+    """Over the WAN by a site of ours, once for all nodes."""
+    each: int
+    """Over the WAN by the satellites, each for itself."""
+    single: int
+    """The same by satellites that take linux/amd64 alone of an image for several platforms."""
+    own: int
+    """That the shadow itself fetched: states and manifests."""
+    saved: int
+    """`each` less `once`."""
+    images: tuple[ShadowImage, ...] = ()
+    days: tuple[ShadowDay, ...] = ()
+    unknown: tuple[str, ...] = ()
+    """Images that could not be weighed, and why."""
+
+
 def in_words(failing_for: float | None, retry_in: float | None) -> str:
     """` (for 12 s; next try in 30 s)`: what belongs behind an error; nothing where nothing is known."""
     known = [] if failing_for is None else [f"for {failing_for:.0f} s"]

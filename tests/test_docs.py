@@ -13,6 +13,7 @@ from meshsat.cli.main import app
 from meshsat.config import (
     AccessRule,
     Config,
+    HarborSatelliteSection,
     PullThroughRule,
     RegistryAuth,
     RegistryTls,
@@ -93,6 +94,7 @@ SETTINGS = dict(
         *fields(AccessRule, "registry.auth.rules."),
         *fields(PullThroughRule, "registry.pull_through.rules."),
         *fields(SignatureRule, "signatures."),
+        *fields(HarborSatelliteSection, "fleet.harbor_satellite."),
     ]
 )
 

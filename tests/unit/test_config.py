@@ -131,3 +131,31 @@ def test_what_is_not_safe_keeps_the_node_from_starting(registry: dict[str, Any],
 def test_what_is_loopback() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.255.0.1", "::1", "[::1]", "LOCALHOST")))
     assert not any(map(is_loopback, ("", "0.0.0.0", "::", "10.0.0.1", "localhost.example", "fe80::1")))
+
+
+@pytest.mark.parametrize(
+    ("section", "why"),
+    [
+        ({}, "ground_control and token_file"),
+        ({"shadow": True}, "ground_control and token_file"),
+        ({"ground_control": "https://gc.example"}, "ground_control and token_file"),
+        ({"ground_control": "gc.example", "token_file": "t"}, r"https://HOST"),
+        ({"ground_control": "ftp://gc.example", "token_file": "t"}, r"https://HOST"),
+        ({"ground_control": "https://u:p@gc.example", "token_file": "t"}, r"https://HOST"),
+        ({"ground_control": "http://gc.example", "token_file": "t"}, "plain_http"),
+        ({"state": "https://h.example/a:latest", "poll": 0}, "poll"),
+    ],
+)
+def test_a_satellite_that_leads_nowhere_is_refused(section: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        Config.load(fleet={"harbor_satellite": section})
+
+
+def test_a_satellite_registers_or_is_registered_already() -> None:
+    assert Config.load().fleet.harbor_satellite is None
+    for section in (
+        {"state": "https://h.example/a:latest", "shadow": True},
+        {"ground_control": "https://gc.example", "token_file": "t"},
+        {"ground_control": "http://gc.example", "token_file": "t", "plain_http": True},
+    ):
+        assert Config.load(fleet={"harbor_satellite": section}).fleet.harbor_satellite is not None
