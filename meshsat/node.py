@@ -49,10 +49,18 @@ from meshsat.reconcile import Own, Reconciler
 from meshsat.records import RecordKeeper, from_store_untrusted
 from meshsat.registry.access import Access
 from meshsat.registry.app import OPERATOR, create_registry
+from meshsat.satellite import SatelliteSource
 from meshsat.signature_policy import SignaturePolicy, read_key, rules_of
 from meshsat.signatures import Verifier
 from meshsat.site_content import SiteContent, Tagged
-from meshsat.status import DesiredStatus, ImageStatus, NodeStatus, PeerStatus
+from meshsat.status import (
+    DesiredStatus,
+    ImageStatus,
+    NodeStatus,
+    PeerStatus,
+    SatelliteStatus,
+    ShadowReport,
+)
 from meshsat.store.store import Store
 from meshsat.store.uploads import UploadLimits
 from meshsat.trust import tokens
@@ -168,6 +176,13 @@ class Node:
         self._overview = Overview(
             config, identity, store, uplink, self._driver, self._planes, metrics, verifier
         )
+        self._satellite = None
+        followed = config.fleet.harbor_satellite
+        if followed is not None:
+            self._satellite = SatelliteSource(
+                config, followed, store, self._mesh, policy, uplink, self.vault, self._reconciler.follow
+            )
+            self._overview.troubles.append(self._satellite.problem)
         self._overview.troubles += [
             lambda: self._tls.problem if self._tls is not None else None,
             lambda: self._access.problem,
@@ -257,6 +272,8 @@ class Node:
             parts.start_soon(self._site.run)
             parts.start_soon(self._reconciler.run)
             parts.start_soon(self._store.uploads.run)
+            if self._satellite is not None:
+                parts.start_soon(self._satellite.run)
             async with trio.open_nursery() as servers:
                 listen = self._config.registry
                 registry = create_registry(
@@ -324,6 +341,12 @@ class Node:
 
     def images(self) -> list[ImageStatus]:
         return self._overview.images()
+
+    def satellite(self) -> SatelliteStatus | None:
+        return self._satellite.source.status() if self._satellite is not None else None
+
+    def shadow(self, nodes: int | None) -> ShadowReport | None:
+        return self._satellite.source.shadow(nodes) if self._satellite is not None else None
 
     def pull(self, reference: str, *, pin: bool) -> AsyncGenerator[PullEvent, None]:
         return self._fetcher.pull(reference, pin=pin)

@@ -102,8 +102,8 @@ class Node:
         return self.process
 
     def run(self, verb: str, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """A command of meshsat beside the node."""
-        command = (sys.executable, "-m", "meshsat", verb, "--config", str(self.config), *arguments)
+        """A command of meshsat beside the node; `verb` may be of two words."""
+        command = (sys.executable, "-m", "meshsat", *verb.split(), "--config", str(self.config), *arguments)
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=DEADLINE, check=False, env=clean_environment()
         )

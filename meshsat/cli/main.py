@@ -21,7 +21,9 @@ from meshsat.cli import (
     peers,
     pull,
     runtime,
+    satellite,
     secrets,
+    shadow,
     status,
     version,
 )
@@ -53,9 +55,11 @@ app.command("images")(images.run)
 app.command("desired")(desired.run)
 app.command("version")(version.run)
 app.command("demo")(demo.run)
+app.command("shadow")(shadow.run)
 app.add_typer(runtime.app, name="runtime")
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(audit.app, name="audit")
+app.add_typer(satellite.app, name="satellite")
 
 
 def main() -> None:

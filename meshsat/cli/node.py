@@ -50,6 +50,12 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="Record a trace for bug reports into this new file."),
     ] = None,
+    shadow: Annotated[
+        bool | None,
+        typer.Option(
+            "--shadow", help="Follow Harbor Satellite's states in shadow: count, and fetch nothing."
+        ),
+    ] = None,
     log_level: Annotated[
         str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
     ] = None,
@@ -70,6 +76,7 @@ def run(
         },
         registry={"upstream": upstream, "listen": registry_listen, "port": registry_port},
         api={"port": api_port},
+        fleet={"harbor_satellite": {"shadow": shadow}},
         record={"file": record},
         log={"level": log_level, "json_lines": log_json},
     )

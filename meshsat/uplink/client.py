@@ -6,6 +6,7 @@ whether blob bytes are right (their reader checks), how long an answer is believ
 """
 
 import random
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -24,7 +25,7 @@ from meshsat.oci.media_types import MANIFEST_TYPES, OCI_INDEX
 from meshsat.oci.reference import parse_registry_untrusted, parse_repository_untrusted, parse_tag_untrusted
 from meshsat.uplink import answers
 from meshsat.uplink.blob import BlobStream
-from meshsat.uplink.network import WireError
+from meshsat.uplink.network import Line, WireError
 from meshsat.uplink.patience import Patience, Sleep
 from meshsat.uplink.upstreams import Ask, Upstreams
 from meshsat.vault.vault import Vault
@@ -94,6 +95,11 @@ class Uplink:
     def ignores_ranges(self, registry: str) -> bool:
         """True once `registry` answered a range with the whole: fetch its blobs in one go."""
         return self._upstreams.state(registry).ignores_ranges
+
+    def line(self, tls: ssl.SSLContext | None, size: int) -> Line:
+        """Connections for something that is no registry, counted and rationed with all others. The caller's
+        to close."""
+        return self._upstreams.line(tls, size)
 
     async def probe(self) -> None:
         """See whether any registry that is configured or was used can be reached: a TCP connection, no more.

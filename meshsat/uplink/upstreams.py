@@ -111,6 +111,9 @@ class Upstreams:
             for system in (False, True):
                 self._tls[ca_file, system] = await trio.to_thread.run_sync(_tls, ca_file, system)
 
+    def line(self, tls: ssl.SSLContext | None, size: int) -> Line:
+        return Line(self._bucket, self._metrics, tls, size)
+
     async def aclose(self) -> None:
         for line in self._lines.values():
             await line.aclose()

@@ -32,7 +32,7 @@ from meshsat.oci.digest import Digest
 from meshsat.oci.reference import Reference
 from meshsat.status import as_json
 from meshsat.trust.tokens import short_name
-from meshsat.web.arguments import parse_arguments_untrusted, read_body_untrusted
+from meshsat.web.arguments import parse_arguments_untrusted, parse_nodes_untrusted, read_body_untrusted
 from meshsat.web.secrets import secret_routes
 from meshsat.web.view import NodeView, PullEvent
 
@@ -62,6 +62,8 @@ def create_api(view: NodeView) -> Starlette:
         Route("/api/v1/peers", api.peers),
         Route("/api/v1/images", api.images),
         Route("/api/v1/desired", api.desired),
+        Route("/api/v1/satellite", api.satellite),
+        Route("/api/v1/shadow", api.shadow),
         Route("/api/v1/pull", api.pull, methods=["POST"]),
         Route("/api/v1/tag", api.tag, methods=["POST"]),
         Route("/api/v1/held", api.held, methods=["POST"]),
@@ -116,6 +118,19 @@ class _Api:
 
     async def images(self, _: Request) -> Response:
         return JSONResponse({"images": [as_json(image) for image in self._view.images()]})
+
+    async def satellite(self, _: Request) -> Response:
+        status = self._view.satellite()
+        if status is None:
+            raise NotFoundError("this node follows no states of Harbor Satellite (fleet.harbor_satellite)")
+        return JSONResponse(as_json(status))
+
+    async def shadow(self, request: Request) -> Response:
+        nodes = parse_nodes_untrusted(request.query_params.get("nodes"))
+        report = self._view.shadow(nodes)
+        if report is None:
+            raise NotFoundError("this node is no shadow (fleet.harbor_satellite.shadow, or --shadow)")
+        return JSONResponse(as_json(report))
 
     async def pull(self, request: Request) -> Response:
         body = parse_arguments_untrusted(await read_body_untrusted(request), {"reference": str, "pin": bool})

@@ -35,3 +35,12 @@ def parse_arguments_untrusted(raw: bytes, known: Mapping[str, Any]) -> dict[str,
         if not isinstance(value, known[key]) or (isinstance(value, bool) and known[key] is not bool):
             raise InvalidInputError(f"{key}: is of the wrong type")
     return body
+
+
+def parse_nodes_untrusted(text: str | None) -> int | None:
+    """How many satellites a shadow compares with. Raises `InvalidInputError`."""
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdecimal() or len(text) > 6 or int(text) < 1:
+        raise InvalidInputError("nodes: must be a whole number from 1 to 999999")
+    return int(text)

@@ -11,7 +11,14 @@ from meshsat.audit.event import Audit
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import Reference
-from meshsat.status import DesiredStatus, ImageStatus, NodeStatus, PeerStatus
+from meshsat.status import (
+    DesiredStatus,
+    ImageStatus,
+    NodeStatus,
+    PeerStatus,
+    SatelliteStatus,
+    ShadowReport,
+)
 from meshsat.vault.vault import Vault
 
 
@@ -62,6 +69,12 @@ class NodeView(Protocol):
     def images(self) -> Sequence[ImageStatus]: ...
 
     def desired(self) -> DesiredStatus: ...
+
+    def satellite(self) -> SatelliteStatus | None:
+        """Harbor Satellite's states, where this node follows them."""
+
+    def shadow(self, nodes: int | None) -> ShadowReport | None:
+        """What the mesh would save, where this node is a shadow. `nodes`: beside so many satellites."""
 
     def ready(self) -> tuple[bool, str]:
         """Whether the node serves; if not, why, in plain words."""

@@ -23,7 +23,16 @@ from meshsat.http.server import UnixBind, serve_app
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import Reference
-from meshsat.status import DesiredStatus, ImageStatus, NodeStatus, PeerStatus, TransferStatus, UplinkStatus
+from meshsat.status import (
+    DesiredStatus,
+    ImageStatus,
+    NodeStatus,
+    PeerStatus,
+    SatelliteStatus,
+    ShadowReport,
+    TransferStatus,
+    UplinkStatus,
+)
 from meshsat.vault.vault import Vault
 from meshsat.web.api import create_api
 from meshsat.web.view import PullEvent
@@ -68,6 +77,9 @@ class FakeNode:
     image_list: list[ImageStatus] = field(default_factory=list)
     pulled: list[tuple[str, bool]] = field(default_factory=list)
     invited: list[tuple[int, float]] = field(default_factory=list)
+    followed: SatelliteStatus | None = None
+    counted: ShadowReport | None = None
+    compared: list[int | None] = field(default_factory=list)
     metrics: Metrics = field(default_factory=Metrics)
     audit: Recorded = field(default_factory=Recorded)
 
@@ -83,6 +95,13 @@ class FakeNode:
 
     def desired(self) -> DesiredStatus:
         return self.wanted
+
+    def satellite(self) -> SatelliteStatus | None:
+        return self.followed
+
+    def shadow(self, nodes: int | None) -> ShadowReport | None:
+        self.compared.append(nodes)
+        return self.counted
 
     def images(self) -> Sequence[ImageStatus]:
         return self.image_list

@@ -21,6 +21,7 @@ VERBS = (
     "desired",
     "version",
     "demo",
+    "shadow",
 )
 HEAVY = {"libp2p", "trio", "structlog", "cryptography", "zeroconf", "starlette"}
 

@@ -20,7 +20,15 @@ from meshsat.http.server import UnixBind
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import Reference
-from meshsat.status import DesiredStatus, ImageStatus, NodeStatus, PeerStatus, UplinkStatus
+from meshsat.status import (
+    DesiredStatus,
+    ImageStatus,
+    NodeStatus,
+    PeerStatus,
+    SatelliteStatus,
+    ShadowReport,
+    UplinkStatus,
+)
 from meshsat.vault.vault import Vault
 from meshsat.web.api import create_api, create_public_api
 from meshsat.web.arguments import BODY_LIMIT
@@ -66,6 +74,8 @@ class View:
         self.metrics = Metrics()
         self.audit = Recorded()
         self.vault = Vault(Path("/nonexistent"), {})
+        self.followed: SatelliteStatus | None = None
+        self.counted: ShadowReport | None = None
         self.readiness = (True, "")
         self.events: list[PullEvent] = []
         self.fault: MeshsatError | None = None
@@ -86,6 +96,12 @@ class View:
 
     def desired(self) -> DesiredStatus:
         return DesiredStatus(7, ())
+
+    def satellite(self) -> SatelliteStatus | None:
+        return self.followed
+
+    def shadow(self, nodes: int | None) -> ShadowReport | None:
+        return replace(self.counted, nodes=nodes or 4) if self.counted is not None else None
 
     def ready(self) -> tuple[bool, str]:
         return self.readiness
@@ -407,3 +423,15 @@ async def test_what_changes_something_is_recorded(view: View) -> None:
     ]
     assert {entry.actor.kind for entry in view.audit.entries} == {"operator"}
     assert "meshsat-join-" not in repr(view.audit.entries)
+
+
+async def test_a_satellite_that_is_followed_and_a_shadow_that_counts(view: View) -> None:
+    for path in ("/api/v1/satellite", "/api/v1/shadow"):
+        assert (await get(view, path)).status == 404
+    view.followed = SatelliteStatus("till-7", None, True, False, None, None, None, None, None, 30.0)
+    view.counted = ShadowReport(0, None, 10, 40, 20, 1, 30)
+    assert (await get(view, "/api/v1/satellite")).json["name"] == "till-7"
+    assert (await get(view, "/api/v1/shadow")).json["nodes"] == 4
+    assert (await get(view, "/api/v1/shadow?nodes=9")).json["nodes"] == 9
+    for wrong in ("0", "-1", "x", "", "1e3", "1000000", "%C2%B2"):
+        assert (await get(view, f"/api/v1/shadow?nodes={wrong}")).status == 400
