@@ -17,7 +17,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from meshsat.errors import ConfigError
+from meshsat.errors import ConfigError, InvalidInputError
+from meshsat.limits import Quota, WanLimits, Window
+from meshsat.schedule import parse_window_untrusted, parse_zone_untrusted
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 """A TCP port; 0 lets the system choose (the chosen one is told in `status`)."""
@@ -54,12 +56,53 @@ class UpstreamRegistry(Section):
     password_file: Path | None = None
 
 
+class QuotaSection(Section):
+    """Bytes over this node's uplink in a calendar period, both directions, headers included; 0 is no cap."""
+
+    hour: Bytes = 0
+    day: Bytes = 0
+    month: Bytes = 0
+    timezone: str = "UTC"
+    """IANA name of the zone whose days and months these are."""
+
+    @model_validator(mode="after")
+    def _zone_is_known(self) -> Self:
+        try:
+            parse_zone_untrusted(self.timezone)
+        except InvalidInputError as fault:
+            raise ValueError(str(fault)) from None
+        return self
+
+
+class WindowSection(Section):
+    """When the uplink may be used: from each moment that `cron` names, for `duration`."""
+
+    cron: str
+    """Five fields: minute, hour, day of the month, month, day of the week."""
+    duration: Seconds
+    timezone: str = "UTC"
+    """IANA name of the zone that the expression is meant in."""
+
+    @model_validator(mode="after")
+    def _means_something(self) -> Self:
+        try:
+            parse_window_untrusted(self.cron, self.duration, self.timezone)
+        except InvalidInputError as fault:
+            raise ValueError(str(fault)) from None
+        return self
+
+
 class UplinkSection(Section):
     enabled: bool = True
     """False: this node never talks to an upstream, whatever it could reach."""
     registries: tuple[UpstreamRegistry, ...] = ()
     rate: Bytes = 0
-    """Bytes per second over the WAN; 0 is no cap."""
+    """Bytes per second that come over the WAN, headers included; 0 is no cap."""
+    quota: QuotaSection = QuotaSection()
+    windows: Annotated[tuple[WindowSection, ...], Field(max_length=64)] = ()
+    """Open while any of them is. None: always."""
+    urgent: Literal["never", "clients"] = "never"
+    """What may pass while no window is open: nothing, or what a client reads now. No quota is ever passed."""
     docker_config: Path | None = None
     """Credentials in Docker's format. None: `$REGISTRY_AUTH_FILE`, then `~/.docker/config.json`."""
     connect_timeout: Seconds = 10.0
@@ -79,6 +122,11 @@ class UplinkSection(Section):
     """Also the longest `Retry-After` that a request sits out; a longer one fails it at once."""
     helper_timeout: Seconds = 10.0
     """For a Docker credential helper to answer."""
+
+    @property
+    def limits(self) -> WanLimits:
+        quota = Quota(**self.quota.model_dump())
+        return WanLimits(self.rate, quota, tuple(Window(**one.model_dump()) for one in self.windows))
 
 
 class MeshSection(Section):

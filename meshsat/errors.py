@@ -30,6 +30,10 @@ class UnavailableError(MeshsatError):
         """Seconds after which the other side wants to be asked again, if it said so."""
 
 
+class UplinkShutError(UnavailableError):
+    """This node's limits let nothing pass over its uplink now: a quota is spent, or no window is open."""
+
+
 class DeniedError(MeshsatError):
     """The other side knows us and refuses, or we refuse it: credentials, pass, policy."""
 

@@ -17,9 +17,20 @@ class Metrics:
             return Gauge(f"meshsat_{name}", text, labels, registry=self.registry)
 
         self.wan_in = counter(
-            "wan_received_bytes", "Bytes received over the uplink, all protocols and headers."
+            "wan_received_bytes", "Bytes received over the uplink, TLS and HTTP headers included."
         )
-        self.wan_out = counter("wan_sent_bytes", "Bytes sent over the uplink, all protocols and headers.")
+        self.wan_out = counter("wan_sent_bytes", "Bytes sent over the uplink, TLS and HTTP headers included.")
+        self.wan_bytes = counter(
+            "wan_packet_bytes",
+            "Bytes of IP packets over the uplink, by what they were for.",
+            "purpose",
+            "direction",
+        )
+        self.wan_gate = gauge("wan_gate", "What may pass: 2 all, 1 what clients read, 0 nothing.")
+        self.wan_rate = gauge(
+            "wan_measured_rate", "Bytes per second that the uplink brought when it was used."
+        )
+        self.wan_quota_left = gauge("wan_quota_left_bytes", "What quotas leave of a period.", "period")
         self.wan_requests = counter(
             "wan_requests", "Requests sent to upstream registries.", "kind", "outcome"
         )

@@ -16,6 +16,60 @@ class UplinkStatus:
     """Seconds since `last_error` began to keep it from working."""
     retry_in: float | None = None
     """Seconds until it is tried again; None: it works, or a try is on."""
+    gate: str = "open"
+    """What this node's limits let pass: open, urgent or shut."""
+    gate_reason: str = ""
+    """Why it is not open."""
+    opens_at: float | None = None
+    """Unix seconds at which it opens; None: it is open, or nobody can tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaStatus:
+    period: str
+    """hour, day or month."""
+    cap: int
+    spent: int
+    left: int
+    """Bytes, as `cap` and `spent`."""
+    ends_at: float
+    """Unix seconds."""
+    timezone: str
+
+
+@dataclass(frozen=True, slots=True)
+class WanRow:
+    """Bytes of packets over the uplink for one image and purpose."""
+
+    image: str
+    """`REGISTRY/REPOSITORY`, or `other`."""
+    purpose: str
+    """manifest, blob, size, token or probe."""
+    bytes_in: int
+    bytes_out: int
+    day: int
+    """Both directions, this calendar day; so `month`."""
+    month: int
+
+
+@dataclass(frozen=True, slots=True)
+class WanStatus:
+    enabled: bool
+    gate: str = "shut"
+    """open, urgent (only what a client reads now) or shut."""
+    reason: str = ""
+    """Why it is not open."""
+    opens_at: float | None = None
+    """Unix seconds; None: it is open, or nobody can tell."""
+    rate: int = 0
+    """Bytes per second allowed; 0 is no cap."""
+    measured_rate: int = 0
+    """Bytes per second that came while blobs were brought; 0: not known."""
+    quotas: tuple[QuotaStatus, ...] = ()
+    since: float | None = None
+    """Unix seconds since when `rows` count."""
+    rows: tuple[WanRow, ...] = ()
+    """The most costly first."""
 
 
 @dataclass(frozen=True, slots=True)

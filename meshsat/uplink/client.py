@@ -10,12 +10,15 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Self, TypeVar
 
+import structlog
 import trio
 
 from meshsat.config import UplinkSection
 from meshsat.errors import DigestMismatchError, UnavailableError
+from meshsat.limits import Gate, WanLimits
 from meshsat.metrics import Metrics
 from meshsat.oci import fields
 from meshsat.oci.descriptor import Descriptor
@@ -24,12 +27,19 @@ from meshsat.oci.manifest import Manifest, parse_manifest_untrusted
 from meshsat.oci.media_types import MANIFEST_TYPES, OCI_INDEX
 from meshsat.oci.reference import parse_registry_untrusted, parse_repository_untrusted, parse_tag_untrusted
 from meshsat.uplink import answers
+from meshsat.uplink.allowance import Verdict
 from meshsat.uplink.blob import BlobStream
+from meshsat.uplink.meter import Meter
 from meshsat.uplink.network import Line, WireError
 from meshsat.uplink.patience import Patience, Sleep
 from meshsat.uplink.upstreams import Ask, Upstreams
 from meshsat.vault.vault import Vault
 
+log = structlog.get_logger(__name__)
+
+LOOK = 0.1
+"""Seconds between two looks at what may pass, while quotas are being spent."""
+IDLE_LOOK = 1.0
 ACCEPT = ", ".join(sorted(MANIFEST_TYPES))
 DIGEST_FIELD = "docker-content-digest"
 PAGES = 16
@@ -51,21 +61,65 @@ class Uplink:
         sleep: Sleep = trio.sleep,
         wall_clock: Callable[[], float] = time.time,
         vault: Vault | None = None,
+        directory: Path | None = None,
     ) -> None:
-        """`environ` None: the process's own. `rng` and `sleep` are for the back-off. Raises `ConfigError`."""
+        """`environ` None: the process's own. `rng` and `sleep` are for the back-off. `directory`: where what
+        was spent outlives the process; None: nowhere. Raises `ConfigError`."""
         self._section = section
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._sleep = sleep
-        self._upstreams = Upstreams(section, metrics, environ, wall_clock, vault)
+        self.meter = Meter(
+            section.limits,
+            metrics,
+            urgent=section.urgent,
+            directory=directory,
+            wall_clock=wall_clock,
+        )
+        self._upstreams = Upstreams(section, self.meter, environ, wall_clock, vault)
+        self.on_gate: Callable[[Verdict], None] = lambda _verdict: None
+        """Called with what may pass, at first and whenever that changes."""
 
     async def __aenter__(self) -> Self:
         """Raises `ConfigError`: a CA file that cannot be used."""
         await self._upstreams.open()
+        await self.meter.books.load()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        with trio.CancelScope(shield=True):  # closes sockets, waits for nobody
+        with trio.CancelScope(shield=True):  # closes sockets, writes a small file, waits for nobody
             await self._upstreams.aclose()
+            await self.meter.books.close()
+
+    async def run(self) -> None:
+        """Run until cancelled: see when the gate opens and shuts, and keep the books."""
+        meter, before = self.meter, None
+        while True:
+            meter.changed = trio.Event()
+            verdict = meter.allowance.look()
+            if before is None or verdict.gate is not before.gate:
+                if verdict.gate is not Gate.OPEN:
+                    log.warning("the uplink is not to be used", reason=str(verdict))
+                elif before is not None:
+                    log.info("the uplink may be used again")
+                self.on_gate(verdict)
+            before = verdict
+            meter.show(verdict)
+            await meter.books.save_if_due()
+            await trio.sleep(LOOK)
+            with trio.move_on_after(IDLE_LOOK - LOOK):
+                await meter.changed.wait()
+
+    # --- limits ---
+
+    def set_section(self, section: UplinkSection) -> None:
+        """The node's own limits are other ones."""
+        self.meter.allowance.set_local(section.limits, section.urgent)
+        self.meter.apply()
+
+    def limit(self, limits: WanLimits | None) -> None:
+        """What a desired state allows beside the configuration: both are kept. None: it says nothing."""
+        self.meter.allowance.set_fleet(limits)
+        self.meter.apply()
 
     @property
     def up(self) -> bool | None:

@@ -19,9 +19,10 @@ import httpcore
 import httpx
 import trio
 
-from meshsat.errors import InvalidInputError
-from meshsat.metrics import Metrics
-from meshsat.uplink.budget import READ_SIZE, TokenBucket
+from meshsat.errors import InvalidInputError, UplinkShutError
+from meshsat.uplink.budget import READ_SIZE
+from meshsat.uplink.meter import Meter
+from meshsat.uplink.sockets import connect
 
 # At level DEBUG httpcore logs all headers: tokens, and the signed addresses of object storage.
 logging.getLogger("httpcore").setLevel(logging.WARNING)
@@ -55,34 +56,37 @@ class _ConnectFault(httpcore.ConnectError):
 
 
 class MeteredStream(trio.abc.Stream):
-    """A TCP connection over the WAN: counts what passes, and reads no faster than the bucket allows."""
+    """A TCP connection over the WAN: counts what passes, asks for and reads no more than the meter allows.
 
-    def __init__(self, stream: trio.SocketStream, bucket: TokenBucket, metrics: Metrics) -> None:
+    Raises `UplinkShutError` where a quota is used up."""
+
+    def __init__(self, stream: trio.SocketStream, meter: Meter, window: int | None) -> None:
+        """`window`: what `connect` was given."""
         self._stream = stream
-        self._bucket = bucket
-        self._metrics = metrics
+        self._meter = meter
+        self._metrics = meter.metrics
+        self._counted = meter.open(stream, window)
         self._short = False
         self.coalesce = False
         """True while a body is read."""
         self.silence_limit = math.inf
         """Seconds without a byte after which a read raises `trio.TooSlowError`. Rationing does not count."""
         self.closed = False
-        if bucket.receive_buffer is not None:
-            stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, bucket.receive_buffer)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        size = min(max_bytes or READ_SIZE, self._bucket.read_size)
-        await self._bucket.ready()
+        size = min(max_bytes or READ_SIZE, self._meter.budget.read_size)
+        await self._counted.before_reading(size)
         if self._short and self.coalesce:
             await trio.sleep(COALESCE)
         with trio.fail_after(self.silence_limit):
             data = bytes(await self._stream.receive_some(size))
-        self._bucket.spend(len(data))
+        self._counted.read(len(data))
         self._metrics.wan_in.inc(len(data))
         self._short = len(data) < min(size, SHORT_READ)
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._counted.before_asking()
         with trio.fail_after(self.silence_limit):
             await self._stream.send_all(bytes(data))
         self._metrics.wan_out.inc(len(data))
@@ -92,12 +96,19 @@ class MeteredStream(trio.abc.Stream):
 
     def abort(self) -> None:
         """Close now. Unread bytes make the kernel reset the connection: the sender stops."""
+        if not self.closed:
+            self._counted.close()
         self.closed = True
         self._stream.socket.close()
 
     async def aclose(self) -> None:
         self.abort()
         await trio.lowlevel.checkpoint()
+
+    def rest(self) -> None:
+        """The answer is here, and nothing was asked for since."""
+        if not self.closed:
+            self._counted.rest()
 
     def is_readable(self) -> bool:
         return self.closed or self._stream.socket.is_readable()
@@ -166,9 +177,8 @@ class _NetworkStream(httpcore.AsyncNetworkStream):
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
-    def __init__(self, bucket: TokenBucket, metrics: Metrics) -> None:
-        self._bucket = bucket
-        self._metrics = metrics
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
 
     async def connect_tcp(
         self,
@@ -180,9 +190,10 @@ class _Backend(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         del local_address, socket_options
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        window = self._meter.budget.first_window
         try:
             with trio.fail_after(timeout or math.inf):
-                stream = await trio.open_tcp_stream(host, port)
+                stream = await connect(host, port, window)
         except trio.TooSlowError:
             raise httpcore.ConnectTimeout(
                 f"{where} does not answer within {timeout:g} s; check the line, and the firewalls on the way"
@@ -191,7 +202,7 @@ class _Backend(httpcore.AsyncNetworkBackend):
             raise _connect_fault(host, where, refused) from None
         except UnicodeError:
             raise _ConnectFault(f"{host!r} is not a host name", permanent=True) from None
-        wire = MeteredStream(stream, self._bucket, self._metrics)
+        wire = MeteredStream(stream, self._meter, window)
         return _NetworkStream(wire, wire, where)
 
     async def sleep(self, seconds: float) -> None:
@@ -254,23 +265,24 @@ class Answer:
             if not self._ended or self.premature:
                 self._wire.abort()
                 # Run httpcore's generators to their ends, or the garbage collector does it at some odd time.
-                with suppress(StopAsyncIteration, *_FAULTS):
+                with suppress(StopAsyncIteration, UplinkShutError, *_FAULTS):
                     while True:
                         await anext(self._parts)
             await self._response.aclose()
+            self._wire.rest()
 
 
 class Line:
     """The connections to all upstreams that one TLS context is right for."""
 
-    def __init__(self, bucket: TokenBucket, metrics: Metrics, tls: ssl.SSLContext | None, size: int) -> None:
+    def __init__(self, meter: Meter, tls: ssl.SSLContext | None, size: int) -> None:
         """`tls` None: for plain HTTP only. `size`: the most connections; further requests wait for one."""
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=tls,
             max_connections=size,
             max_keepalive_connections=size,
             keepalive_expiry=KEEPALIVE,
-            network_backend=_Backend(bucket, metrics),
+            network_backend=_Backend(meter),
         )
 
     async def aclose(self) -> None:

@@ -19,13 +19,14 @@ import trio
 
 from meshsat.config import UplinkSection
 from meshsat.errors import ConfigError, DeniedError, InvalidInputError, NotFoundError, UnavailableError
-from meshsat.metrics import Metrics
 from meshsat.oci.reference import DOCKER_HUB, parse_registry_untrusted
 from meshsat.uplink import answers
+from meshsat.uplink.accounts import PURPOSE, Purpose
 from meshsat.uplink.auth import Authenticator, TokenRequest
-from meshsat.uplink.budget import TokenBucket
 from meshsat.uplink.credentials import Credentials
+from meshsat.uplink.meter import Meter
 from meshsat.uplink.network import Answer, Line, WireError, origin_of
+from meshsat.uplink.sockets import connect
 from meshsat.vault.vault import Vault
 
 log = structlog.get_logger(__name__)
@@ -86,16 +87,16 @@ class Upstreams:
     def __init__(
         self,
         section: UplinkSection,
-        metrics: Metrics,
+        meter: Meter,
         environ: Mapping[str, str] | None = None,
         wall_clock: Callable[[], float] = time.time,
         vault: Vault | None = None,
     ) -> None:
         """Raises `ConfigError`. `wall_clock` (Unix seconds) reads dates in `Retry-After`."""
         self._section = section
-        self._metrics = metrics
+        self._meter = meter
+        self._metrics = meter.metrics
         self._wall_clock = wall_clock
-        self._bucket = TokenBucket(section.rate)
         self._entries = {entry.host.lower(): entry for entry in section.registries}
         plain = frozenset(host for host, entry in self._entries.items() if entry.plain_http)
         self.credentials = Credentials(section, os.environ if environ is None else environ, vault)
@@ -112,7 +113,7 @@ class Upstreams:
                 self._tls[ca_file, system] = await trio.to_thread.run_sync(_tls, ca_file, system)
 
     def line(self, tls: ssl.SSLContext | None, size: int) -> Line:
-        return Line(self._bucket, self._metrics, tls, size)
+        return Line(self._meter, tls, size)
 
     async def aclose(self) -> None:
         for line in self._lines.values():
@@ -142,10 +143,12 @@ class Upstreams:
         return state
 
     async def probe(self) -> None:
-        """Raises `UnavailableError` where registries are known and none of them takes a connection."""
+        """Raises `UnavailableError` where registries are known and none of them takes a connection, or where
+        nothing may pass."""
         known = dict.fromkeys((*self._entries, *self._states))
         if not self._section.enabled:
             raise UnavailableError("this node does not use its uplink (uplink.enabled = false)")
+        self._meter.allowance.check()
         for registry in list(known)[-PROBES:]:
             if await self._reachable(registry):
                 return
@@ -157,11 +160,14 @@ class Upstreams:
         scheme = "http" if entry is not None and entry.plain_http else "https"
         url = httpx.URL(f"{scheme}://{DOCKER_HUB_HOST if registry == DOCKER_HUB else registry}")
         port = url.port or (80 if scheme == "http" else 443)
+        window = self._meter.budget.first_window
         try:
             with trio.fail_after(min(self._section.connect_timeout, PROBE_TIMEOUT)):
-                stream = await trio.open_tcp_stream(url.host, port)
+                stream = await connect(url.host, port, window)
         except (OSError, trio.TooSlowError):
             return False
+        PURPOSE.set(Purpose(kind="probe"))
+        self._meter.open(stream, window).close()
         await stream.aclose()
         return True
 
@@ -170,9 +176,12 @@ class Upstreams:
         be closed by the caller.
 
         `bulk`: a blob's bytes. Raises `NotFoundError`, `DeniedError`, `UnavailableError` (held off, see
-        `retry_after`), and `WireError` for what another try may mend; the caller tells `failed` of that."""
+        `retry_after`), `UplinkShutError`, and `WireError` for what another try may mend; the
+        caller tells `failed` of that."""
         if not self._section.enabled:
             raise UnavailableError("this node does not use its uplink (uplink.enabled = false)")
+        self._meter.allowance.check()
+        PURPOSE.set(Purpose(f"{ask.registry}/{ask.repository}", ask.kind))
         held = self.state(ask.registry).held_until - trio.current_time()
         if held > 0:
             raise UnavailableError(
@@ -284,11 +293,13 @@ class Upstreams:
         if line is None:
             tls = self._tls[trust] if trust is not None else None
             size = self._section.connections if bulk else ASK_CONNECTIONS
-            line = self._lines[trust, bulk] = Line(self._bucket, self._metrics, tls, size)
+            line = self._lines[trust, bulk] = Line(self._meter, tls, size)
         return line
 
     async def _exchange_token(self, request: TokenRequest) -> tuple[int, bytes]:
         headers = {"User-Agent": "meshsat", "Accept": "application/json", **request.headers}
+        purpose = PURPOSE.get()
+        PURPOSE.set(Purpose(purpose.image, "token"))
         answer = await self._send(
             request.registry, "token", request.method, request.url, headers, request.content
         )
@@ -299,6 +310,8 @@ class Upstreams:
                 return answer.status, await answer.body_untrusted(ERROR_LIMIT)
             except InvalidInputError as fault:
                 raise WireError(f"registry {request.registry}: {fault}", permanent=True) from None
+            finally:
+                PURPOSE.set(purpose)
 
     async def _judge(self, ask: Ask, answer: Answer) -> Answer:
         """Give back an answer that has content; raise what any other means."""

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from meshsat.errors import InvalidInputError
 from meshsat.oci.digest import Digest
+from meshsat.schedule import opening, parse_window_untrusted, parse_zone_untrusted
+from meshsat.uplink.accounts import Accounts
 from meshsat.uplink.answers import (
     ERROR_TEXT_LIMIT,
     error_text_untrusted,
@@ -23,6 +25,7 @@ from meshsat.uplink.answers import (
     redirect_target_untrusted,
 )
 from meshsat.uplink.auth import parse_challenges_untrusted, parse_token_untrusted, realm_untrusted
+from meshsat.uplink.books import parse_books_untrusted
 from meshsat.uplink.credentials import parse_docker_config_untrusted, parse_helper_output_untrusted
 
 TEXT = st.text(max_size=80)
@@ -213,3 +216,63 @@ def test_not_modified(etag: str | None, told: str | None) -> None:
 def test_next_page(links: list[str]) -> None:
     with suppress(InvalidInputError):
         next_page_untrusted(httpx.URL("https://x/v2/a?n=1"), links)
+
+
+CRON = near("*", "*/5", "0", "2", "59", "-", ",", " ", "L", "MON", "#1", "JAN", "?", "60", "/0")
+
+
+@given(
+    CRON
+    | st.lists(
+        st.sampled_from(["*", "0", "*/7", "1-5", "L", "29", "2", "MON#5"]), min_size=5, max_size=5
+    ).map(" ".join),
+    st.floats(),
+    st.sampled_from(["UTC", "Europe/Berlin", "Australia/Lord_Howe", "Nowhere/Land"]) | TEXT,
+)
+def test_windows(cron: str, duration: float, timezone: str) -> None:
+    try:
+        window = parse_window_untrusted(cron, duration, timezone)
+    except InvalidInputError:
+        return
+    found = opening([[window]], 1_800_000_000.0)
+    assert found.until is None or found.until > 1_800_000_000.0
+
+
+@given(TEXT | near("Europe", "/", "Berlin", "..", "\0", "UTC", "posix"))
+def test_time_zones(name: str) -> None:
+    with suppress(InvalidInputError):
+        assert parse_zone_untrusted(name).key == name
+
+
+@given(
+    st.binary(max_size=200)
+    | JSON.map(spelled)
+    | st.fixed_dictionaries(
+        dict.fromkeys(("now", "slots", "reserved", "rate", "accounts"), JSON)
+        | {"slots": JSON | st.dictionaries(st.integers().map(str), st.integers())}
+    ).map(spelled)
+)
+def test_books(raw: bytes) -> None:
+    with suppress(InvalidInputError):
+        now, slots, reserved, rate, _ = parse_books_untrusted(raw)
+        assert now >= 0
+        assert rate >= 0
+        assert min([reserved, *slots.values()]) >= 0
+
+
+@given(
+    st.dictionaries(TEXT, JSON, max_size=3)
+    | st.fixed_dictionaries(
+        {
+            "rows": JSON | st.lists(st.lists(TEXT | st.integers(), max_size=7), max_size=3),
+            "ends": JSON | st.dictionaries(st.sampled_from(["day", "month", "year"]), JSON),
+            "since": JSON,
+        }
+    )
+)
+def test_accounts(kept: dict[str, Any]) -> None:
+    accounts = Accounts()
+    with suppress(InvalidInputError):
+        accounts.restore_untrusted(kept)
+        accounts.as_json()
+        accounts.roll(1_800_000_000.0)

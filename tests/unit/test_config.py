@@ -7,6 +7,7 @@ import pytest
 
 from meshsat.config import Config, is_loopback
 from meshsat.errors import ConfigError
+from meshsat.limits import Quota, WanLimits, Window
 
 
 def test_the_defaults_need_nothing() -> None:
@@ -159,3 +160,34 @@ def test_a_satellite_registers_or_is_registered_already() -> None:
         {"ground_control": "http://gc.example", "token_file": "t", "plain_http": True},
     ):
         assert Config.load(fleet={"harbor_satellite": section}).fleet.harbor_satellite is not None
+
+
+def test_limits_of_the_uplink(tmp_path: Path) -> None:
+    file = tmp_path / "meshsat.toml"
+    file.write_text(
+        "[uplink]\nrate = 5\n[uplink.quota]\nday = 7\ntimezone = 'Europe/Berlin'\n"
+        "[[uplink.windows]]\ncron = '0 2 * * *'\nduration = 3600\n"
+    )
+    assert Config.load(file).uplink.limits == WanLimits(
+        5, Quota(day=7, timezone="Europe/Berlin"), (Window("0 2 * * *", 3600.0),)
+    )
+    assert Config.load().uplink.limits == WanLimits()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[uplink.quota]\nday = -1\n", "uplink.quota.day"),
+        ("[uplink.quota]\nweek = 1\n", "uplink.quota.week"),
+        ("[uplink.quota]\ntimezone = 'Mars/Olympus'\n", "time zone 'Mars/Olympus' is not known"),
+        ("[[uplink.windows]]\ncron = 'at night'\nduration = 1\n", "five fields"),
+        ("[[uplink.windows]]\ncron = '0 2 * * *'\n", "duration"),
+        ("[uplink]\nurgent = 'always'\n", "uplink.urgent"),
+    ],
+)
+def test_limits_that_mean_nothing_are_told(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "meshsat.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as fault:
+        Config.load(file)
+    assert told in str(fault.value)

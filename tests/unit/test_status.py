@@ -34,6 +34,9 @@ def test_a_snapshot_is_json() -> None:
         "rate": 0,
         "failing_for": None,
         "retry_in": None,
+        "gate": "open",
+        "gate_reason": "",
+        "opens_at": None,
     }
     assert read["transfers"][0]["have_bytes"] == 1
 

@@ -15,8 +15,9 @@ import pytest
 import trio
 
 from meshsat.errors import InvalidInputError
+from meshsat.limits import WanLimits
 from meshsat.metrics import Metrics
-from meshsat.uplink.budget import TokenBucket
+from meshsat.uplink.meter import Meter
 from meshsat.uplink.network import Answer, Line, WireError
 from tests.certificates import PrivateCA
 from tests.upstream import Upstream
@@ -53,7 +54,7 @@ async def request(stream: trio.SocketStream) -> bytes:
 async def line(
     metrics: Metrics | None = None, rate: int = 0, tls: ssl.SSLContext | None = None, size: int = 4
 ) -> AsyncIterator[Line]:
-    opened = Line(TokenBucket(rate), metrics or Metrics(), tls, size)
+    opened = Line(Meter(WanLimits(rate), metrics or Metrics()), tls, size)
     try:
         yield opened
     finally:

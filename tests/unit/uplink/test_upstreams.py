@@ -10,8 +10,10 @@ from structlog.testing import capture_logs
 
 from meshsat.config import UplinkSection, UpstreamRegistry
 from meshsat.errors import ConfigError, DeniedError, InvalidInputError, NotFoundError, UnavailableError
+from meshsat.limits import WanLimits
 from meshsat.metrics import Metrics
 from meshsat.uplink.client import Uplink
+from meshsat.uplink.meter import Meter
 from meshsat.uplink.upstreams import Upstreams
 from meshsat.vault.machine_keys import KEY_FILE
 from meshsat.vault.vault import Vault
@@ -364,13 +366,13 @@ async def test_names_that_are_none(registry: str, repository: str, reference: st
 
 
 def test_docker_hub_is_where_it_is() -> None:
-    upstreams = Upstreams(UplinkSection(), Metrics(), {})
+    upstreams = Upstreams(UplinkSection(), Meter(WanLimits(), Metrics()), {})
     assert str(upstreams._origin("docker.io")) == "https://registry-1.docker.io/"
     assert str(upstreams._origin("[::1]:5000")) == "https://[::1]:5000/"
 
 
 async def test_registries_remembered_are_bounded() -> None:
-    upstreams = Upstreams(UplinkSection(), Metrics(), {})
+    upstreams = Upstreams(UplinkSection(), Meter(WanLimits(), Metrics()), {})
     for n in range(1000):
         upstreams.failed(f"r{n}.test", "down")
     assert len(upstreams._states) == 256
