@@ -57,7 +57,7 @@ class FetchUplink:
 @dataclass(frozen=True, slots=True)
 class TrimUplink:
     """The run of this blob ends before the chunk `stop`, earlier than it was to: fetch nothing from there on.
-    It may be ignored: when all before `stop` is there, `CancelUplink` follows."""
+    It may be ignored: when all before `stop` is there, `CancelUplink` follows, unless it ended before."""
 
     blob: Digest
     stop: int

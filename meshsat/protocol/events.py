@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
+from meshsat.limits import Gate
 from meshsat.oci.digest import Digest
 from meshsat.protocol.gossip import ImageRecord
 from meshsat.protocol.token_use import TokenUse
@@ -218,6 +219,15 @@ class UplinkProbed:
 
 
 @dataclass(frozen=True, slots=True)
+class UplinkGated:
+    """This node's limits let this much pass over its uplink from now on."""
+
+    gate: Gate
+    reason: str = ""
+    """Why not all, for a person."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReferenceWanted:
     registry: str
     repository: str
@@ -309,6 +319,7 @@ Event = (
     | UplinkProgressed
     | UplinkEnded
     | UplinkProbed
+    | UplinkGated
     | ReferenceWanted
     | UpstreamAnswered
     | RecordMade

@@ -153,8 +153,8 @@ class Machine:
 
     @property
     def uplink_retry_at(self) -> float | None:
-        """When an uplink that is down is tried again; None while it works."""
-        return None if self._uplinks.up or not self._uplinks.enabled else self._uplinks.retry_at
+        """When an uplink that is down is tried again; None while it works, or may not be used."""
+        return self._uplinks.retry_at if self._uplinks.may_retry else None
 
     def settled(self, now: float) -> bool:
         """Whether who is there at the start had the time to meet us."""
@@ -262,6 +262,9 @@ class Machine:
                 exchange.uplink_ended(event, now)
             case events.UplinkProbed():
                 self._uplinks.probed(now, up=event.up)
+                exchange.uplinks_changed(now)
+            case events.UplinkGated():
+                self._runs.gated(event, now)
                 exchange.uplinks_changed(now)
             case events.ReferenceWanted():
                 self._resolver.wanted(event, now)

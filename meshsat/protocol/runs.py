@@ -4,14 +4,19 @@ A chunk is fetched when somebody wants its blob, nobody at the site holds it, an
 it. A run begins in segments that fall to us by rank (`lease`); with none left, our uplink helps: it takes
 what another has not begun with, or the back of what another is bringing, which ends its run there when it
 hears so. All know of each other's runs by `Lease` frames: at the begin, each second, at the end.
+
+Where this node's limits let only what is urgent pass, that is blobs that a client reads now, here or at a
+peer, and manifests. What may pass no longer ends with the chunks in hand.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 
+from meshsat.limits import Gate
 from meshsat.oci.digest import Digest
 from meshsat.protocol import bitset, effects, events, lease, wire
-from meshsat.protocol.events import Fault
+from meshsat.protocol.events import Fault, Priority
 from meshsat.protocol.scheduler import READER_WINDOW
 from meshsat.protocol.session import Session
 from meshsat.protocol.state import State
@@ -35,6 +40,8 @@ BEAT = 1.0
 """Seconds between two words about a run."""
 PERMANENT = 60.0
 """Seconds for which an upstream's "not found" or "denied" is believed."""
+DRAIN = 5.0
+"""Seconds that the chunks in hand get when nothing more may pass."""
 MISMATCH = (15.0, 3600.0)
 MESSAGE_LIMIT = 384
 
@@ -92,7 +99,16 @@ class Runs:
             return False
         if not self._uplinks.up or now < transfer.retry_at or now < self._state.settled_at:
             return False
+        if not self._may_pass(transfer):
+            return False
         return bool(transfer.local) or self._state.demanded(transfer.blob, transfer.size)
+
+    def _may_pass(self, transfer: Transfer) -> bool:
+        """Whether this node's limits let it over the uplink."""
+        if self._uplinks.gate is Gate.URGENT:
+            as_manifest = any(source[2] for source in transfer.sources)
+            return as_manifest or self._urgency(transfer) >= Priority.READER
+        return self._uplinks.gate is Gate.OPEN
 
     def _wanters(self, transfer: Transfer) -> list[PeerId]:
         own = [self._state.me] if transfer.local else []
@@ -357,10 +373,37 @@ class Runs:
                 self.stop(transfer)
         return transfer.run is None
 
-    def tick(self, now: float) -> None:
-        """Say what goes on, and leave what does not to others."""
+    def gated(self, event: events.UplinkGated, now: float) -> None:
+        """What may pass is another."""
+        self._uplinks.gated(event.gate, now)
+        if event.gate is not Gate.OPEN:
+            for transfer in list(self._state.transfers.values()):
+                if transfer.local and transfer.sources and not self._may_pass(transfer):
+                    self._state.emit(
+                        effects.TellFailed(transfer.blob, Fault.UNAVAILABLE, event.reason[:MESSAGE_LIMIT])
+                    )
+        self._drain(now)
+
+    def _drain(self, now: float) -> None:
+        """What may pass no longer ends with the chunks in hand, or soon."""
         for transfer in list(self._running.values()):
             run = transfer.run
+            if run is None or self._may_pass(transfer):
+                continue
+            if math.isinf(run.ends_by):
+                run.ends_by, run.stop = now + DRAIN, run.next + 1
+                self._state.emit(effects.TrimUplink(transfer.blob, run.stop))
+                self._tell(transfer.blob, run, now)
+            elif now >= run.ends_by:
+                self.stop(transfer)
+
+    def tick(self, now: float) -> None:
+        """Say what goes on, and leave what does not to others."""
+        self._drain(now)
+        for transfer in list(self._running.values()):
+            run = transfer.run
+            if run is not None and not math.isinf(run.ends_by):
+                continue
             if not self._uplinks.up:
                 self.stop(transfer)
             elif run is not None and now - run.progressed_at >= STALL and not self._uplinks.alone():

@@ -3,6 +3,7 @@
 All sets of chunks are bitsets, so that a question about 4096 chunks costs a few operations on 512 bytes.
 """
 
+import math
 from collections import Counter, deque
 from dataclasses import dataclass
 
@@ -33,6 +34,8 @@ class Run:
     """Bits of the chunks that it brought; several connections bring them out of order."""
     trimmed: bool = False
     """It ends earlier than the shell was first told."""
+    ends_by: float = math.inf
+    """It may not go on: when it is cut off, if the chunks in hand are not through by then."""
 
 
 class Transfer:

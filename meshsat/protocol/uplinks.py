@@ -1,6 +1,7 @@
 """Who has an uplink that works: ours, and the others' as they tell and as they prove.
 
-Ours is down from a failure until a probe finds it well; that is told to all. A peer's counts while its
+Ours is down from a failure until a probe finds it well, and while this node's limits let nothing pass; that
+is told to all. A peer's counts while its
 session lives, it says so, and what it took on gets on: one that is silent about what falls to it, or whose
 leases stand still, is passed over for a while. What our own uplink does is `runs`' matter.
 """
@@ -8,6 +9,7 @@ leases stand still, is passed over for a while. What our own uplink does is `run
 from dataclasses import dataclass, field
 
 from meshsat.chunking.cut import FIXED_1, Cut
+from meshsat.limits import Gate
 from meshsat.oci.digest import Digest
 from meshsat.protocol import bitset, effects, lease, wire
 from meshsat.protocol.lease import QUIET, Lease
@@ -67,6 +69,7 @@ class Uplinks:
         self._state = state
         self.enabled = enabled
         self.up = enabled and up
+        self.gate = Gate.OPEN
         self.up_since = 0.0
         self.rate = 0.0
         """Bytes per second, as peers were told; 0: not known."""
@@ -262,7 +265,23 @@ class Uplinks:
     def worked(self) -> None:
         self._failures = 0
 
+    def gated(self, gate: Gate, now: float) -> None:
+        """What may pass is another. Shut, it is not even probed."""
+        if self.gate is Gate.SHUT and gate is not Gate.SHUT:
+            self.retry_at = now
+            self._probes = 0
+        self.gate = gate
+        if gate is Gate.SHUT:
+            self.set_up(up=False)
+
+    @property
+    def may_retry(self) -> bool:
+        """It is down, and may be tried again in time."""
+        return self.enabled and not self.up and self.gate is not Gate.SHUT
+
     def set_up(self, *, up: bool) -> None:
+        if up and self.gate is Gate.SHUT:  # a probe that was under way
+            return
         if up != self.up and (self.enabled or not up):
             self.up = up
             self.up_since = self._state.now or 0.0
@@ -279,7 +298,7 @@ class Uplinks:
 
     def retry(self, now: float) -> None:
         """When its time has come, see whether the uplink works again: it gets no lease on a hope."""
-        if self.enabled and not self.up and not self._probing and now >= self.retry_at:
+        if self.may_retry and not self._probing and now >= self.retry_at:
             self._probing = True
             self._state.emit(effects.ProbeUplink())
 

@@ -8,7 +8,9 @@ import trio
 import trio.testing
 
 from meshsat.chunking.cut import chunk_length
+from meshsat.limits import Gate
 from meshsat.oci.digest import Digest
+from meshsat.protocol import events
 from tests.mesh.site import Node, Site
 
 MIB = 1 << 20
@@ -197,3 +199,44 @@ async def test_eight_uplinks_do_not_get_into_each_others_way(autojump_clock: tri
     assert seconds <= 1.15 * len(data) / (40 * MBIT)
     assert site.upstream.bytes <= 1.02 * len(data)
     assert len(site.upstream.requests) < 64
+
+
+async def test_an_uplink_whose_quota_is_spent_ends_at_a_chunk_and_the_other_brings_the_rest(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    site, blob = make(RATES)
+    first = site.nodes[0]
+
+    async def spent(_: Site) -> None:
+        await trio.sleep(1.0)
+        first.driver.feed(events.UplinkGated(Gate.SHUT, "the quota of the day is spent"))
+        await trio.sleep(0.5)
+        had = brought(first)
+        await trio.sleep(10)
+        assert brought(first) == had
+        assert not first.machine.uplink_up
+
+    taken = await fill(site, blob, spent)
+    assert site.upstream.bytes == len(DATA), "no chunk was thrown away"
+    assert taken <= 1.5 + (len(DATA) - MBIT * 25 * 2) / (RATES[1] * MBIT) * 1.15
+
+
+async def test_where_all_quotas_are_spent_it_goes_on_when_the_first_opens(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    site, blob = make(RATES)
+
+    async def spent(_: Site) -> None:
+        await trio.sleep(1.0)
+        for node in site.nodes[:2]:
+            node.driver.feed(events.UplinkGated(Gate.SHUT, "the quota of the hour is spent"))
+        await trio.sleep(1.0)
+        had = site.upstream.bytes
+        asked = len(site.upstream.requests)
+        await trio.sleep(600)
+        assert (site.upstream.bytes, len(site.upstream.requests)) == (had, asked)
+        site.nodes[1].driver.feed(events.UplinkGated(Gate.OPEN))
+
+    taken = await fill(site, blob, spent)
+    assert site.upstream.bytes == len(DATA)
+    assert 602 < taken < 602 + 2 * LIMIT * 1.15

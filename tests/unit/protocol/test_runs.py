@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from meshsat.chunking.cut import SEGMENT
+from meshsat.limits import Gate
 from meshsat.protocol import effects, events, lease, wire
 from meshsat.protocol.events import Fault, Priority
-from meshsat.protocol.runs import MISMATCH, PERMANENT, RUN_SEGMENTS, RUNS, mismatch_backoff
+from meshsat.protocol.runs import DRAIN, MISMATCH, PERMANENT, RUN_SEGMENTS, RUNS, mismatch_backoff
 from meshsat.trust.keys import PeerId
 from tests.brain import SOURCE, Blob, Brain, led_by, only, peer, runs, segments, sent
 from tests.room import Room
@@ -522,3 +523,82 @@ def test_an_upstream_that_asks_for_patience_gets_it_and_the_uplink_stays_up() ->
     assert runs(brain.wait(2)) == [(0, 4)]
     brain.feed(blob.stored(0))
     assert not brain.transfer(blob).problem
+
+
+# --- what this node's limits let pass ---
+
+SHUT = events.UplinkGated(Gate.SHUT, "the quota of the day is spent")
+URGENT = events.UplinkGated(Gate.URGENT, "no window is open")
+OPEN = events.UplinkGated(Gate.OPEN)
+
+
+def test_what_is_under_way_ends_with_the_chunk_in_hand_and_others_hear_at_once() -> None:
+    blob = led_by("me", ["u"], chunks=8)
+    brain = Brain(uplink=True)
+    brain.meet("u", uplink=True)
+    brain.pull(blob)
+    brain.feed(blob.stored(0), blob.stored(1))
+    done = brain.feed(SHUT)
+    assert sent(done, wire.Uplink, "u") == [wire.Uplink(up=False)]
+    assert only(done, effects.TrimUplink) == [effects.TrimUplink(blob.digest, 3)]
+    assert not only(done, effects.CancelUplink)
+    assert only(done, effects.TellFailed) == [
+        effects.TellFailed(blob.digest, Fault.UNAVAILABLE, "the quota of the day is spent")
+    ]
+    done = brain.feed(blob.stored(2), events.UplinkEnded(blob.digest, None))
+    done += brain.wait(1.0)
+    assert not runs(done)
+
+
+def test_what_does_not_end_in_time_is_cut_off() -> None:
+    blob = led_by("me", [], chunks=8)
+    brain = Brain(uplink=True)
+    brain.pull(blob)
+    brain.feed(SHUT)
+    assert not only(brain.wait(DRAIN - 0.2), effects.CancelUplink)
+    assert only(brain.wait(0.4), effects.CancelUplink)
+
+
+def test_shut_it_is_not_probed_and_open_it_is_probed_once_and_goes_on() -> None:
+    blob = led_by("me", [], chunks=8)
+    brain = Brain(uplink=True)
+    brain.pull(blob)
+    brain.feed(SHUT, events.UplinkEnded(blob.digest, None))
+    done = brain.wait(600)
+    assert not only(done, effects.ProbeUplink)
+    assert not runs(done)
+    done = brain.feed(events.UplinkProbed(up=True)) + brain.wait(5)
+    assert not runs(done), "a probe that was under way opens nothing"
+    done = brain.feed(OPEN) + brain.wait(0.2)
+    assert len(only(done, effects.ProbeUplink)) == 1
+    assert runs(brain.feed(events.UplinkProbed(up=True)) + brain.wait(0.2)) == [(0, 8)]
+
+
+def test_outside_windows_only_what_a_client_reads_is_fetched() -> None:
+    wanted, read, asked = (Blob(name) for name in ("wanted", "read", "asked"))
+    brain = Brain(uplink=True)
+    brain.meet("dark")
+    done = brain.feed(URGENT)
+    assert not sent(done, wire.Uplink, "dark"), "it works, for some"
+    assert not runs(brain.pull(wanted))
+    assert runs(brain.feed(read.wanted(Priority.READER), brain.opened(read))) == [(0, 4)]
+    brain.hear("dark", asked.want(Priority.READER))
+    assert runs(brain.feed(brain.opened(asked))) == [(0, 4)]
+    assert runs(brain.feed(OPEN) + brain.wait(0.2)) == [(0, 4)]
+
+
+def test_manifests_pass_outside_windows_as_well() -> None:
+    blob = Blob()
+    brain = Brain(uplink=True)
+    brain.feed(URGENT)
+    source = (*SOURCE[:2], True)
+    happened = (events.BlobWanted(blob.digest, blob.size, (source,), Priority.PULL), brain.opened(blob))
+    assert runs(brain.feed(*happened)) == [(0, 4)]
+
+
+def test_when_the_client_leaves_outside_windows_its_blob_ends_with_the_chunk_in_hand() -> None:
+    blob = Blob()
+    brain = Brain(uplink=True)
+    brain.feed(URGENT, blob.wanted(Priority.PULL), blob.wanted(Priority.READER), brain.opened(blob))
+    done = brain.feed(events.BlobUnwanted(blob.digest, Priority.READER)) + brain.wait(0.2)
+    assert only(done, effects.TrimUplink) == [effects.TrimUplink(blob.digest, 1)]
