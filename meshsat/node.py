@@ -4,7 +4,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -49,6 +49,7 @@ from meshsat.reconcile import Own, Reconciler
 from meshsat.records import RecordKeeper, from_store_untrusted
 from meshsat.registry.access import Access
 from meshsat.registry.app import OPERATOR, create_registry
+from meshsat.reload import Live, Reloaded, Reloader
 from meshsat.satellite import SatelliteSource
 from meshsat.signature_policy import SignaturePolicy, read_key, rules_of
 from meshsat.signatures import Verifier
@@ -60,6 +61,7 @@ from meshsat.status import (
     PeerStatus,
     SatelliteStatus,
     ShadowReport,
+    WanStatus,
 )
 from meshsat.store.store import Store
 from meshsat.store.uploads import UploadLimits
@@ -87,9 +89,13 @@ class Listening:
 
 
 async def run_node(
-    config: Config, *, task_status: trio.TaskStatus[Listening] = trio.TASK_STATUS_IGNORED
+    config: Config,
+    *,
+    reloader: Reloader | None = None,
+    task_status: trio.TaskStatus[Listening] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run until cancelled. Raises a `MeshsatError` for what keeps it from starting."""
+    """Run until cancelled. `reloader` None: the configuration is read once. Raises a `MeshsatError` for what
+    keeps it from starting."""
     identity = identities.load(config.data_dir)
     async with AsyncExitStack() as stack:
         pushes = config.registry
@@ -99,12 +105,14 @@ async def run_node(
         vault = Vault(config.data_dir)
         uplink = None
         if config.uplink.enabled:
-            uplink = await stack.enter_async_context(Uplink(config.uplink, metrics, vault=vault))
+            uplink = await stack.enter_async_context(
+                Uplink(config.uplink, metrics, vault=vault, directory=config.data_dir)
+            )
         trace = None
         if config.record.file is not None:
             trace = TraceFile(config.record.file, config.record.limit)
             stack.callback(trace.close)
-        await Node(config, identity, store, uplink, metrics, trace, vault).run(task_status)
+        await Node(config, identity, store, uplink, metrics, trace, vault, reloader).run(task_status)
 
 
 class Node:
@@ -119,6 +127,7 @@ class Node:
         metrics: Metrics,
         trace: TraceFile | None = None,
         vault: Vault | None = None,
+        reloader: Reloader | None = None,
     ) -> None:
         self.metrics = metrics
         self.vault = vault or Vault(config.data_dir)
@@ -149,6 +158,11 @@ class Node:
         if gate is not None:
             gate.on_stored = self._driver.stored
             gate.on_record = lambda record: self._driver.feed(events.RecordMade(record))
+        if uplink is not None:
+            uplink.on_gate = lambda told: self._driver.feed(events.UplinkGated(told.gate, str(told)))
+        self._reloader = reloader
+        if reloader is not None:
+            reloader.live += live_settings(uplink, policy)
         self._keeper = RecordKeeper(store)
         self._driver.on_record = self._heard
         self._mesh = Mesh(self._machine, self._driver, self._planes, self._discoveries, ledger)
@@ -188,6 +202,8 @@ class Node:
             lambda: self._access.problem,
             lambda: "; ".join((uplink.problems if uplink else []) + self.vault.problems()) or None,
             lambda: self._audit_log.problem if self._audit_log is not None else None,
+            lambda: uplink.meter.books.problem if uplink is not None else None,
+            lambda: reloader.problem() if reloader is not None else None,
         ]
         self._overview.more_troubles = self._reconciler.problems
 
@@ -266,6 +282,10 @@ class Node:
         async with trio.open_nursery() as parts:
             if self._audit_log is not None:
                 parts.start_soon(self._audit_log.run)
+            if self._uplink is not None:
+                parts.start_soon(self._uplink.run)
+            if self._reloader is not None:
+                parts.start_soon(self._reloader.run)
             await parts.start(self._mesh.run)
             parts.start_soon(self._keeper.run)
             parts.start_soon(self._fetcher.run)
@@ -348,6 +368,14 @@ class Node:
     def shadow(self, nodes: int | None) -> ShadowReport | None:
         return self._satellite.source.shadow(nodes) if self._satellite is not None else None
 
+    def wan(self) -> WanStatus:
+        return self._overview.wan()
+
+    async def reload(self) -> Reloaded:
+        if self._reloader is None:
+            raise DeniedError("this node was started with a configuration that can't be read again")
+        return await self._reloader.reload()
+
     def pull(self, reference: str, *, pin: bool) -> AsyncGenerator[PullEvent, None]:
         return self._fetcher.pull(reference, pin=pin)
 
@@ -371,6 +399,20 @@ class Node:
         )
         await trio.lowlevel.checkpoint()
         return tokens.make(issuer, self._identity.root, grant, os.urandom(tokens.ID_LENGTH))
+
+
+def live_settings(uplink: Uplink | None, policy: PullThrough) -> list[Live]:
+    """What can change while the node runs (reload.py)."""
+
+    def prepare_rules(config: Config) -> Callable[[], None]:
+        return policy.prepare(config.registry.pull_through, config.registry.tag_ttl)
+
+    rules = tuple(f"registry.pull_through.{name}" for name in ("rules", "allow", "stale"))
+    live = [Live((*rules, "registry.tag_ttl"), prepare_rules)]
+    if uplink is not None:
+        limits = ("uplink.rate", "uplink.quota", "uplink.windows", "uplink.urgent")
+        live.append(Live(limits, lambda config: partial(uplink.set_section, config.uplink)))
+    return live
 
 
 def create_own(api: App, registry: App) -> App:

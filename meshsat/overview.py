@@ -17,9 +17,18 @@ from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.protocol.transfer import Transfer
 from meshsat.signatures import Verifier
-from meshsat.status import ImageStatus, NodeStatus, PeerStatus, TransferStatus, UplinkStatus, in_words
+from meshsat.status import (
+    ImageStatus,
+    NodeStatus,
+    PeerStatus,
+    TransferStatus,
+    UplinkStatus,
+    WanStatus,
+    in_words,
+)
 from meshsat.store.store import Store
 from meshsat.uplink.client import Uplink
+from meshsat.uplink.shown import wan_status
 
 
 class Overview:
@@ -88,16 +97,23 @@ class Overview:
         if self._uplink is None:
             return UplinkStatus(enabled=False, up=None)
         now = trio.current_time()
+        verdict = self._uplink.meter.allowance.look()
         since, held = self._uplink.failing_since, self._uplink.held_until
         retry_at = max((at for at in (held, self._machine.uplink_retry_at) if at is not None), default=None)
         return UplinkStatus(
             True,
             self._uplink.up,
             self._uplink.last_error,
-            self._config.uplink.rate,
+            self._uplink.meter.allowance.rate,
             failing_for=None if since is None else now - since,
             retry_in=None if retry_at is None else max(0.0, retry_at - now),
+            gate=verdict.gate.name.lower(),
+            gate_reason=verdict.reason,
+            opens_at=verdict.opens_at,
         )
+
+    def wan(self) -> WanStatus:
+        return wan_status(self._uplink)
 
     def _problems(self) -> list[str]:
         problems: list[str] = []
@@ -111,6 +127,8 @@ class Overview:
         if uplink.last_error:
             times = in_words(uplink.failing_for, uplink.retry_in)
             problems.append(f"uplink: {uplink.last_error}{times}")
+        if uplink.gate_reason and self._uplink is not None:
+            problems.append(f"uplink: {self._uplink.meter.allowance.look()}")
         problems += [trouble for ask in self.troubles if (trouble := ask()) is not None]
         problems += self.more_troubles()
         if self._identity.member.not_after < time.time():

@@ -11,7 +11,7 @@ Laws: pure. What the site holds is served whatever stands here.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -30,14 +30,21 @@ class Rule:
 class PullThrough:
     def __init__(self, section: PullThroughSection, tag_ttl: float) -> None:
         """`tag_ttl` in seconds, where a rule has none. Raises `ConfigError`."""
-        self._section = section
-        self._tag_ttl = tag_ttl
-        self._rules = tuple(
-            Rule(number, _parse(number, rule), rule) for number, rule in enumerate(section.rules, 1)
-        )
+        self.prepare(section, tag_ttl)()
         self._lifted: Counter[tuple[str, str]] = Counter()
         self.desired: frozenset[tuple[str, str]] = frozenset()
         """Registries and repositories that the desired state names: they are past these rules."""
+
+    def prepare(self, section: PullThroughSection, tag_ttl: float) -> Callable[[], None]:
+        """Make other rules ready; what is returned puts them in force. Raises `ConfigError`."""
+        rules = tuple(
+            Rule(number, _parse(number, rule), rule) for number, rule in enumerate(section.rules, 1)
+        )
+
+        def commit() -> None:
+            self._section, self._tag_ttl, self._rules = section, tag_ttl, rules
+
+        return commit
 
     def may_fetch(self, registry: str, repository: str, tag: str | None) -> None:
         """Whether a client's miss may be asked of others; `tag` None: something by its digest.

@@ -19,6 +19,7 @@ from meshsat.config import (
     RegistryTls,
     SignatureRule,
     UpstreamRegistry,
+    WindowSection,
 )
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
@@ -89,6 +90,7 @@ SETTINGS = dict(
     [
         *fields(Config),
         *fields(UpstreamRegistry, "uplink.registries."),
+        *fields(WindowSection, "uplink.windows."),
         *fields(RegistryTls, "registry.tls."),
         *fields(RegistryAuth, "registry.auth."),
         *fields(AccessRule, "registry.auth.rules."),

@@ -45,6 +45,7 @@ def end_quietly_while_starting() -> None:
 
     for number in ENDING:
         signal.signal(number, leave)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing to read again yet
 
 
 def run_foreground(config: Config, serve: Serve, is_member: IsMember) -> int:

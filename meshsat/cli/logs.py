@@ -8,6 +8,7 @@ level debug: what matters about a peer is told by meshsat itself.
 import logging
 import re
 import sys
+from collections.abc import Callable
 from typing import Any, TextIO
 
 import structlog
@@ -32,9 +33,7 @@ def configure(section: LogSection, stream: TextIO | None = None) -> None:
 
     `stream` is stderr by default.
     """
-    level = LEVELS.get(section.level.lower())
-    if level is None:
-        raise ConfigError(f"log.level {section.level!r} is none of {', '.join(LEVELS)}")
+    level = _level(section)
     stream = stream or sys.stderr
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -50,7 +49,8 @@ def configure(section: LogSection, stream: TextIO | None = None) -> None:
             *shared,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        # The root logger's level decides, which may change later; a wrapper is chosen for good.
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
@@ -76,20 +76,42 @@ def configure(section: LogSection, stream: TextIO | None = None) -> None:
         noisy.propagate = False
 
 
+def _level(section: LogSection) -> int:
+    level = LEVELS.get(section.level.lower())
+    if level is None:
+        raise ConfigError(f"log.level {section.level!r} is none of {', '.join(LEVELS)}")
+    return level
+
+
+def prepare_level(section: LogSection) -> Callable[[], None]:
+    """Another level, while the process runs; what is returned puts it in force. Raises `ConfigError`."""
+    level = _level(section)
+
+    def commit() -> None:
+        root = logging.getLogger()
+        root.setLevel(level)
+        for handler in root.handlers:
+            for quiet in handler.filters:
+                if isinstance(quiet, _Quiet):
+                    quiet.level = level
+
+    return commit
+
+
 class _Quiet(logging.Filter):
     """What of other people's records is worth a line."""
 
     def __init__(self, level: int) -> None:
         super().__init__()
-        self._level = level
+        self.level = level
 
     def filter(self, record: logging.LogRecord) -> bool:
         family = record.name.partition(".")[0]
         if family in ("meshsat", "__main__"):
             return True
         if family in NOISY or record.name == "root":  # libp2p logs to the root logger as well
-            return self._level <= logging.DEBUG
-        return record.levelno >= max(self._level, logging.WARNING)
+            return self.level <= logging.DEBUG
+        return record.levelno >= max(self.level, logging.WARNING)
 
 
 def _ending(section: LogSection, stream: TextIO) -> list[Processor]:

@@ -20,12 +20,14 @@ from meshsat.cli import (
     node,
     peers,
     pull,
+    reload,
     runtime,
     satellite,
     secrets,
     shadow,
     status,
     version,
+    wan,
 )
 from meshsat.cli.exits import INTERRUPTED, exit_code, say
 from meshsat.errors import MeshsatError
@@ -53,6 +55,8 @@ app.command("status")(status.run)
 app.command("peers")(peers.run)
 app.command("images")(images.run)
 app.command("desired")(desired.run)
+app.command("wan")(wan.run)
+app.command("reload")(reload.run)
 app.command("version")(version.run)
 app.command("demo")(demo.run)
 app.command("shadow")(shadow.run)

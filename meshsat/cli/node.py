@@ -1,5 +1,6 @@
 """`meshsat node`: run a node in the foreground."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -62,7 +63,8 @@ def run(
     log_json: Annotated[bool | None, typer.Option("--log-json", help="Log JSON lines.")] = None,
 ) -> None:
     """Run a node in the foreground until SIGTERM or Ctrl-C."""
-    loaded = settings(
+    load = partial(
+        settings,
         config,
         data_dir=data_dir and Path(data_dir),
         name=name,
@@ -80,6 +82,7 @@ def run(
         record={"file": record},
         log={"level": log_level, "json_lines": log_json},
     )
+    loaded = load()
     from meshsat.cli import logs
     from meshsat.cli.core_dumps import forbid_core_dumps
     from meshsat.cli.foreground import end_quietly_while_starting, run_foreground
@@ -89,5 +92,8 @@ def run(
     logs.configure(loaded.log)
     from meshsat.mesh.identity import is_member
     from meshsat.node import run_node
+    from meshsat.reload import Live, Reloader
 
-    raise typer.Exit(run_foreground(loaded, run_node, is_member))
+    level = Live(("log.level",), lambda new: logs.prepare_level(new.log))
+    reloader = Reloader(loaded, load, [level])
+    raise typer.Exit(run_foreground(loaded, partial(run_node, reloader=reloader), is_member))

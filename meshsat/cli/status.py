@@ -42,13 +42,16 @@ def _pairs(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def uplink_in_words(uplink: dict[str, Any]) -> str:
     """`off`, `not tried yet`, `up` or `down`, with the cap and the last error where there is one."""
-    from meshsat.cli.units import size
+    from meshsat.cli.units import moment, size
     from meshsat.status import in_words
 
     if not uplink["enabled"]:
         return "off"
     words = {None: "not tried yet", True: "up", False: "down"}[uplink["up"]]
     cap = f", at most {size(uplink['rate'])}/s" if uplink["rate"] else ""
+    if uplink.get("gate_reason"):
+        opens = f"; opens at {moment(uplink['opens_at'])}" if uplink["opens_at"] is not None else ""
+        return f"{words}{cap}, {uplink['gate']}: {uplink['gate_reason']}{opens}"
     why = ""
     if uplink["up"] is False and uplink["last_error"]:
         why = f": {uplink['last_error']}{in_words(uplink.get('failing_for'), uplink.get('retry_in'))}"

@@ -1,6 +1,7 @@
 """Quantities as people write and read them: bytes, durations, ages."""
 
 import re
+import time
 
 from meshsat.errors import InvalidInputError
 
@@ -42,3 +43,8 @@ def size(count: float) -> str:
         if count < 999.95:
             return f"{count:.1f} {unit}"
     return f"{count / 1000:.1f} TB"
+
+
+def moment(unix: float) -> str:
+    """Unix seconds as people here read them: `2026-12-01 02:00:00`, in the machine's time zone."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix))

@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from meshsat.audit.event import Told, recorded
 from meshsat.errors import (
+    ConfigError,
     DeniedError,
     InvalidInputError,
     MeshsatError,
@@ -41,6 +42,7 @@ MAX_VALID_SECONDS = 366 * 24 * 3600.0
 
 FAULTS: Sequence[tuple[type[MeshsatError], int, str]] = (
     (InvalidInputError, 400, "invalid"),
+    (ConfigError, 400, "invalid"),
     (DeniedError, 403, "denied"),
     (NotFoundError, 404, "not_found"),
     (UnavailableError, 503, "unavailable"),
@@ -69,6 +71,8 @@ def create_api(view: NodeView) -> Starlette:
         Route("/api/v1/held", api.held, methods=["POST"]),
         Route("/api/v1/invite", api.invite, methods=["POST"]),
         *secret_routes(view),
+        Route("/api/v1/wan", api.wan),
+        Route("/api/v1/reload", api.reload, methods=["POST"]),
     ]
     return _application([*_public_routes(api), *verbs])
 
@@ -164,6 +168,16 @@ class _Api:
         body = parse_arguments_untrusted(await read_body_untrusted(request), {"digests": list})
         asked = [Digest.parse_untrusted(text) for text in body.get("digests", [])]
         return JSONResponse({"held": [str(digest) for digest in asked if self._view.holds(digest)]})
+
+    async def wan(self, _: Request) -> Response:
+        return JSONResponse(as_json(self._view.wan()))
+
+    async def reload(self, request: Request) -> Response:
+        parse_arguments_untrusted(await read_body_untrusted(request), {})
+        with self._recorded(request, "configuration.reload", "configuration") as entry:
+            done = await self._view.reload()
+            entry.reason = f"changed: {', '.join(done.changed) or 'nothing'}"
+        return JSONResponse(as_json(done))
 
     async def invite(self, request: Request) -> Response:
         known = {"uses": int, "valid_seconds": (int, float)}

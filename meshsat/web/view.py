@@ -11,6 +11,7 @@ from meshsat.audit.event import Audit
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import Reference
+from meshsat.reload import Reloaded
 from meshsat.status import (
     DesiredStatus,
     ImageStatus,
@@ -18,6 +19,7 @@ from meshsat.status import (
     PeerStatus,
     SatelliteStatus,
     ShadowReport,
+    WanStatus,
 )
 from meshsat.vault.vault import Vault
 
@@ -93,6 +95,11 @@ class NodeView(Protocol):
 
     def holds(self, digest: Digest) -> bool:
         """Whether the manifest or blob is on this node's disk, whole."""
+
+    def wan(self) -> WanStatus: ...
+
+    async def reload(self) -> Reloaded:
+        """Read the configuration again. Raises `ConfigError`, and changes nothing then."""
 
     async def invite(self, *, uses: int, valid_seconds: float) -> str:
         """A join token. Raises `DeniedError` where this node is no enroller."""

@@ -11,12 +11,14 @@ import httpx
 import pytest
 import trio
 
-from meshsat.config import Config, RegistrySection
+from meshsat.config import Config, PullThroughSection, RegistrySection, UplinkSection
 from meshsat.errors import ConfigError, DeniedError, MeshsatError, StoreLockedError
 from meshsat.mesh.identity import Identity
 from meshsat.metrics import Metrics
-from meshsat.node import Listening, Node, run_node
+from meshsat.node import Listening, Node, live_settings, run_node
+from meshsat.pull_through import PullThrough
 from meshsat.registry import passwords
+from meshsat.reload import Reloaded, Reloader, flat
 from meshsat.status import ImageStatus
 from meshsat.store.store import Store
 from meshsat.trust.tokens import parse_untrusted
@@ -44,17 +46,19 @@ def config(directory: Path, *, peers: Sequence[str] = (), upstream: str = "", **
 
 
 @asynccontextmanager
-async def running(settings: Config, identity: Identity) -> AsyncIterator[tuple[Node, Listening]]:
+async def running(
+    settings: Config, identity: Identity, reloader: Reloader | None = None
+) -> AsyncIterator[tuple[Node, Listening]]:
     async with await Store.open(settings.data_dir) as store, trio.open_nursery() as nursery:
         metrics = Metrics()
         uplink = Uplink(settings.uplink, metrics) if settings.uplink.enabled else None
         if uplink is not None:
             async with uplink:
-                node = Node(settings, identity, store, uplink, metrics)
+                node = Node(settings, identity, store, uplink, metrics, reloader=reloader)
                 yield node, await nursery.start(node.run)
                 nursery.cancel_scope.cancel()
         else:
-            node = Node(settings, identity, store, None, metrics)
+            node = Node(settings, identity, store, None, metrics, reloader=reloader)
             yield node, await nursery.start(node.run)
             nursery.cancel_scope.cancel()
 
@@ -230,3 +234,59 @@ async def test_a_node_that_can_issue_no_certificate_says_how_to_get_one(tmp_path
     async with await Store.open(tmp_path) as store:
         with pytest.raises(ConfigError, match="meshsat certificate"):
             Node(settings, identity, store, None, Metrics())
+
+
+# --- what changes while it runs ---
+
+
+async def test_limits_change_while_it_runs_and_shut_its_uplink_with_a_reason(tmp_path: Path) -> None:
+    identity = FLEET.member(directory=tmp_path)
+    with Upstream() as upstream, trio.fail_after(LIMIT):
+        image = upstream.add_image("library/pos", "42", layers=[b"layer" * 100_000])
+        settings = config(tmp_path, upstream=upstream.address)
+        later: list[dict[str, Any]] = []
+
+        def load() -> Config:
+            uplink = settings.uplink.model_dump() | later[-1]
+            if not later[-1]:
+                raise ConfigError("uplink: wrong")
+            return settings.model_copy(update={"uplink": UplinkSection.model_validate(uplink)})
+
+        async with running(settings, identity, Reloader(settings, load)) as (node, _):
+            while not node.status().uplink.up:
+                [_ async for _ in node.pull(f"{upstream.address}/library/pos:42", pin=False)]
+            assert node.wan().rows[0].bytes_in > image.size - 10_000
+            spent = node.wan().rows[0].bytes_in
+            later.append({"rate": 5000, "quota": {"month": spent}})
+            done = await node.reload()
+            assert done == Reloaded(("uplink.quota.month", "uplink.rate"), ())
+            while node._machine.uplink_up:
+                await trio.sleep(0.02)
+            status = node.status()
+            assert (status.uplink.gate, status.uplink.rate) == ("shut", 5000)
+            assert any("quota of the month" in told and "opens at" in told for told in status.problems)
+            later.append({})
+            with pytest.raises(ConfigError):
+                await node.reload()
+            assert any("the one of before is in force" in told for told in node.status().problems)
+            later.append({"connections": 3})
+            assert (await node.reload()).restart == ("uplink.connections",)
+            while not node._machine.uplink_up:
+                await trio.sleep(0.02)
+            assert node.status().uplink.gate == "open"
+
+
+async def test_a_node_that_was_given_its_configuration_once_does_not_reload(tmp_path: Path) -> None:
+    identity = FLEET.member(directory=tmp_path)
+    async with running(config(tmp_path), identity) as (node, _):
+        with pytest.raises(DeniedError, match="can't be read again"):
+            await node.reload()
+        assert not node.wan().enabled
+
+
+def test_every_setting_that_changes_live_is_one() -> None:
+    names = dict(flat(Config()))
+    uplink = Uplink(UplinkSection(), Metrics(), environ={})
+    for live in live_settings(uplink, PullThrough(PullThroughSection(), 1.0)):
+        for key in live.keys:
+            assert any(live.covers(name) and name.startswith(key) for name in names), key

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from meshsat.config import PullThroughSection
+from meshsat.config import PullThroughRule, PullThroughSection
 from meshsat.errors import ConfigError, DeniedError
 from meshsat.pull_through import PullThrough
 
@@ -125,3 +125,17 @@ def test_what_may_be_fetched_may_pass() -> None:
 def test_a_wrong_pattern_is_told_with_its_rule() -> None:
     with pytest.raises(ConfigError, match=r"registry.pull_through.rules, rule 2: pattern 'app'"):
         policy(allow("**"), allow("app"))
+
+
+def test_other_rules_take_the_place_of_all_or_of_none() -> None:
+    which = policy(deny("docker.io/**"))
+    with pytest.raises(ConfigError, match="rule 2"):
+        which.prepare(
+            PullThroughSection(rules=(PullThroughRule(pattern="**"), PullThroughRule(pattern=":"))), 60.0
+        )
+    assert not may(which, "docker.io", "library/busybox")
+    commit = which.prepare(PullThroughSection(), 7.0)
+    assert not may(which, "docker.io", "library/busybox"), "it is ready, and not yet in force"
+    commit()
+    assert may(which, "docker.io", "library/busybox")
+    assert which.tag_ttl("docker.io", "library/busybox", "1") == 7.0

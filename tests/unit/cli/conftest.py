@@ -18,11 +18,12 @@ import trio
 from meshsat.cli.foreground import ENDING
 from meshsat.cli.logs import NOISY
 from meshsat.cli.main import main
-from meshsat.errors import MeshsatError
+from meshsat.errors import ConfigError, MeshsatError
 from meshsat.http.server import UnixBind, serve_app
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import Reference
+from meshsat.reload import Reloaded
 from meshsat.status import (
     DesiredStatus,
     ImageStatus,
@@ -32,6 +33,7 @@ from meshsat.status import (
     ShadowReport,
     TransferStatus,
     UplinkStatus,
+    WanStatus,
 )
 from meshsat.vault.vault import Vault
 from meshsat.web.api import create_api
@@ -80,6 +82,8 @@ class FakeNode:
     followed: SatelliteStatus | None = None
     counted: ShadowReport | None = None
     compared: list[int | None] = field(default_factory=list)
+    wan_status: WanStatus = field(default_factory=lambda: WanStatus(enabled=False))
+    reloaded: Reloaded | None = None
     metrics: Metrics = field(default_factory=Metrics)
     audit: Recorded = field(default_factory=Recorded)
 
@@ -92,6 +96,14 @@ class FakeNode:
 
     def peers(self) -> Sequence[PeerStatus]:
         return self.peer_list
+
+    def wan(self) -> WanStatus:
+        return self.wan_status
+
+    async def reload(self) -> Reloaded:
+        if self.reloaded is None:
+            raise ConfigError("configuration in meshsat.toml: uplink.rate: must be a number")
+        return self.reloaded
 
     def desired(self) -> DesiredStatus:
         return self.wanted

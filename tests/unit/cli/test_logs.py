@@ -119,3 +119,20 @@ def test_warnings_of_python_are_logged_and_not_printed(capsys: pytest.CaptureFix
         warnings.showwarning("odd", UserWarning, "x.py", 1)
     assert "odd" in stream.getvalue()
     assert "odd" not in capsys.readouterr().err
+
+
+def test_the_level_changes_while_the_process_runs_and_a_wrong_one_changes_nothing() -> None:
+    stream = configured("info")
+    log = structlog.get_logger("meshsat.somewhere")
+    log.debug("not yet")
+    with pytest.raises(ConfigError, match="debug, info, warning, error"):
+        logs.prepare_level(LogSection(level="loud"))
+    commit = logs.prepare_level(LogSection(level="debug"))
+    log.debug("still not")
+    commit()
+    log.debug("now")
+    logs.prepare_level(LogSection(level="error"))()
+    log.warning("no more")
+    logging.getLogger("httpx").warning("nor this")
+    lines = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+    assert lines == ["now"]

@@ -19,6 +19,8 @@ VERBS = (
     "peers",
     "images",
     "desired",
+    "wan",
+    "reload",
     "version",
     "demo",
     "shadow",

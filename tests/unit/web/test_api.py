@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from meshsat.errors import (
+    ConfigError,
     DeniedError,
     InvalidInputError,
     MeshsatError,
@@ -20,6 +21,7 @@ from meshsat.http.server import UnixBind
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import Reference
+from meshsat.reload import Reloaded
 from meshsat.status import (
     DesiredStatus,
     ImageStatus,
@@ -28,6 +30,8 @@ from meshsat.status import (
     SatelliteStatus,
     ShadowReport,
     UplinkStatus,
+    WanRow,
+    WanStatus,
 )
 from meshsat.vault.vault import Vault
 from meshsat.web.api import create_api, create_public_api
@@ -93,6 +97,14 @@ class View:
 
     def images(self) -> list[ImageStatus]:
         return [IMAGE]
+
+    def wan(self) -> WanStatus:
+        return WanStatus(enabled=True, gate="open", rows=(WanRow("up.example/pos", "blob", 1, 2, 3, 3),))
+
+    async def reload(self) -> Reloaded:
+        if self.fault is not None:
+            raise self.fault
+        return Reloaded(("uplink.rate",), ("mesh.listen",))
 
     def desired(self) -> DesiredStatus:
         return DesiredStatus(7, ())
@@ -195,6 +207,9 @@ async def test_status(view: View) -> None:
         "rate": 0,
         "failing_for": None,
         "retry_in": None,
+        "gate": "open",
+        "gate_reason": "",
+        "opens_at": None,
     }
 
 
@@ -435,3 +450,25 @@ async def test_a_satellite_that_is_followed_and_a_shadow_that_counts(view: View)
     assert (await get(view, "/api/v1/shadow?nodes=9")).json["nodes"] == 9
     for wrong in ("0", "-1", "x", "", "1e3", "1000000", "%C2%B2"):
         assert (await get(view, f"/api/v1/shadow?nodes={wrong}")).status == 400
+
+
+async def test_what_went_over_the_wan(view: View) -> None:
+    answer = await get(view, "/api/v1/wan")
+    assert answer.status == 200
+    told = json.loads(answer.body)
+    assert told["gate"] == "open"
+    assert told["rows"] == [
+        {"image": "up.example/pos", "purpose": "blob", "bytes_in": 1, "bytes_out": 2, "day": 3, "month": 3}
+    ]
+
+
+async def test_a_reload_tells_what_changed_and_what_is_wrong(view: View) -> None:
+    answer = await post(view, "/api/v1/reload", {})
+    assert json.loads(answer.body) == {"changed": ["uplink.rate"], "restart": ["mesh.listen"]}
+    (entry,) = view.audit.entries
+    assert (entry.event, entry.reason) == ("configuration.reload", "changed: uplink.rate")
+    view.fault = ConfigError("uplink.rate: must be a number")
+    answer = await post(view, "/api/v1/reload", {})
+    assert answer.status == 400
+    assert json.loads(answer.body)["error"] == {"code": "invalid", "message": "uplink.rate: must be a number"}
+    assert (await post(view, "/api/v1/reload", {"force": True})).status == 400
