@@ -41,6 +41,14 @@ class Quota:
         return {period: cap for period, cap in caps.items() if cap}
 
 
+_MARGIN = 8 * 1024 * 1024
+
+
+def margin(cap: int) -> int:
+    """Bytes of a quota that are kept for what is under way when the rest is spent."""
+    return min(cap // 50, _MARGIN)
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """Open from each moment that `cron` names, for `duration` seconds."""

@@ -178,6 +178,14 @@ class Pulling:
         for manifest in tree.manifests:
             await self._store.learn(manifest, wanted.registry, wanted.repository)
 
+    async def survey(self, tree: Tree, wanted: Reference) -> AsyncGenerator[None, None]:
+        """Bring the manifests alone, and list in `tree` all that they name; a sign of life each second.
+
+        Raises a `MeshsatError`."""
+        async with aclosing(self._grow(tree, wanted)) as growing:
+            async for _ in growing:
+                yield
+
     async def closure(self, root: Digest, platforms: Collection[str]) -> Closure:
         """What of an image is wanted for these platforms (none: all). Raises `StorageError`."""
         facts = self._store.facts(root)

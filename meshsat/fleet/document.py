@@ -28,6 +28,7 @@ from meshsat.config import PullThroughSection
 from meshsat.errors import InvalidInputError
 from meshsat.oci.pattern import Glob, Pattern
 from meshsat.oci.reference import SITE, Reference
+from meshsat.schedule import parse_window_untrusted, parse_zone_untrusted
 
 DOCUMENT_LIMIT = 4 * 1024 * 1024
 """Bytes of one desired state."""
@@ -153,6 +154,14 @@ class Quota(Words):
     month: Annotated[int, Field(gt=0)] | None = None
     timezone: str = "UTC"
 
+    @model_validator(mode="after")
+    def _zone_is_known(self) -> Self:
+        try:
+            parse_zone_untrusted(self.timezone)
+        except InvalidInputError as fault:
+            raise ValueError(str(fault)) from None
+        return self
+
 
 class Window(Words):
     """When the uplink may be used: from each moment that `cron` names, for `duration` seconds."""
@@ -160,6 +169,14 @@ class Window(Words):
     cron: Annotated[str, Field(max_length=128)]
     duration: Annotated[float, Field(gt=0, le=31 * 86400)]
     timezone: str = "UTC"
+
+    @model_validator(mode="after")
+    def _means_something(self) -> Self:
+        try:
+            parse_window_untrusted(self.cron, self.duration, self.timezone)
+        except InvalidInputError as fault:
+            raise ValueError(str(fault)) from None
+        return self
 
 
 class Limits(Scope):

@@ -12,19 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from meshsat.errors import UplinkShutError
-from meshsat.limits import Gate, Period, WanLimits, lowest_rate
+from meshsat.limits import Gate, Period, WanLimits, lowest_rate, margin
 from meshsat.schedule import LATEST, Opening, opening
 from meshsat.uplink.ledger import Ledger
 
 NEVER_SET = datetime(2025, 1, 1, tzinfo=UTC).timestamp()
 """Unix seconds: a clock before that stands where a machine without one wakes up."""
-_MARGIN = 8 * 1024 * 1024
 ALWAYS = Opening(open=True, until=None)
-
-
-def margin(cap: int) -> int:
-    """Bytes of a quota that are kept for what is under way when the rest is spent."""
-    return min(cap // 50, _MARGIN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,16 +12,17 @@ _LEAST = 256 * 1024
 
 
 class Measured:
-    def __init__(self, rate: float = 0.0) -> None:
+    def __init__(self, rate: float = 0.0, pause: float = PAUSE) -> None:
         self.rate = rate
         """Bytes per second on the wire; 0: not known."""
+        self._pause = pause
         self._last = float("-inf")
         self._busy = 0.0
         self._bytes = 0
 
     def came(self, size: int, now: float) -> None:
         gap, self._last = now - self._last, now
-        if gap > PAUSE:  # begun anew: what came first has no time to it
+        if gap > self._pause:  # begun anew: what came first has no time to it
             return
         self._busy += gap
         self._bytes += size

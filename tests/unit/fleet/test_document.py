@@ -158,3 +158,18 @@ def test_what_is_no_state_is_refused(raw: bytes) -> None:
 def test_what_is_written_is_read_again(images: list[dict[str, object]]) -> None:
     document = state_of({"images": images})
     assert parse_state_untrusted(encode_state(document)) == document
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"windows": [{"cron": "at night", "duration": 60}]}, "five fields"),
+        ({"windows": [{"cron": "0 2 * * *", "duration": 60, "timezone": "Mars"}]}, "not known"),
+        ({"quota": {"day": 1, "timezone": "Mars"}}, "not known"),
+    ],
+)
+def test_limits_that_mean_nothing_are_refused_when_they_are_read(
+    limits: dict[str, object], told: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=told):
+        state_of({"limits": [limits]})

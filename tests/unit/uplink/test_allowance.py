@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from meshsat.errors import UplinkShutError
-from meshsat.limits import Gate, Quota, WanLimits, Window
-from meshsat.uplink.allowance import Allowance, margin
+from meshsat.limits import Gate, Quota, WanLimits, Window, margin
+from meshsat.uplink.allowance import Allowance
 
 HOUR, DAY, GB = 3600.0, 86400.0, 10**9
 
