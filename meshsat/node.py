@@ -4,7 +4,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +39,7 @@ from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import SITE, Reference
 from meshsat.overview import Overview
+from meshsat.planning import Planned, Planning, Self, read_state_untrusted
 from meshsat.protocol import events
 from meshsat.protocol.gossip import ImageRecord
 from meshsat.protocol.machine import Machine, Settings
@@ -66,6 +67,7 @@ from meshsat.status import (
 from meshsat.store.store import Store
 from meshsat.store.uploads import UploadLimits
 from meshsat.trust import tokens
+from meshsat.trust.keys import PeerId
 from meshsat.trust.passes import NODE as NODE_ROLE
 from meshsat.uplink.client import Uplink
 from meshsat.upstream_gate import UpstreamGate
@@ -187,6 +189,18 @@ class Node:
             self._tags,
             Own(identity.key, identity.member.site, identity.member.roles, time.time, _chance()),
         )
+        own = Self(
+            identity.key.peer_id,
+            self._machine.name,
+            identity.member.site,
+            identity.member.roles,
+            config.data_dir,
+            time.time,
+        )
+        self._planning = Planning(
+            own, store, self._mesh, self._fetcher.pulling, policy, uplink, metrics.lan_in
+        )
+        self._planning.roles_of = self._roles_of
         self._overview = Overview(
             config, identity, store, uplink, self._driver, self._planes, metrics, verifier
         )
@@ -209,6 +223,10 @@ class Node:
 
     def _heard(self, record: ImageRecord) -> None:
         (self._site.heard if record.registry == SITE else self._keeper.keep)(record)
+
+    def _roles_of(self, peer: PeerId) -> Collection[str]:
+        link = self._driver.links.get(peer)
+        return link.stream.member.roles if link is not None else ()
 
     def _make_tls(self) -> ServerTls | None:
         """The registry's. Raises `ConfigError`."""
@@ -291,6 +309,7 @@ class Node:
             parts.start_soon(self._fetcher.run)
             parts.start_soon(self._site.run)
             parts.start_soon(self._reconciler.run)
+            parts.start_soon(self._planning.run)
             parts.start_soon(self._store.uploads.run)
             if self._satellite is not None:
                 parts.start_soon(self._satellite.run)
@@ -370,6 +389,9 @@ class Node:
 
     def wan(self) -> WanStatus:
         return self._overview.wan()
+
+    def plan(self, raw: bytes) -> AsyncGenerator[Planned, None]:
+        return self._planning.plan(read_state_untrusted(raw))
 
     async def reload(self) -> Reloaded:
         if self._reloader is None:

@@ -19,6 +19,7 @@ from meshsat.cli import (
     logout,
     node,
     peers,
+    plan,
     pull,
     reload,
     runtime,
@@ -56,6 +57,7 @@ app.command("peers")(peers.run)
 app.command("images")(images.run)
 app.command("desired")(desired.run)
 app.command("wan")(wan.run)
+app.command("plan")(plan.run)
 app.command("reload")(reload.run)
 app.command("version")(version.run)
 app.command("demo")(demo.run)

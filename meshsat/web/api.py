@@ -34,6 +34,7 @@ from meshsat.oci.reference import Reference
 from meshsat.status import as_json
 from meshsat.trust.tokens import short_name
 from meshsat.web.arguments import parse_arguments_untrusted, parse_nodes_untrusted, read_body_untrusted
+from meshsat.web.planned import STATE_LIMIT, PlanResponse
 from meshsat.web.secrets import secret_routes
 from meshsat.web.view import NodeView, PullEvent
 
@@ -72,6 +73,7 @@ def create_api(view: NodeView) -> Starlette:
         Route("/api/v1/invite", api.invite, methods=["POST"]),
         *secret_routes(view),
         Route("/api/v1/wan", api.wan),
+        Route("/api/v1/plan", api.plan, methods=["POST"]),
         Route("/api/v1/reload", api.reload, methods=["POST"]),
     ]
     return _application([*_public_routes(api), *verbs])
@@ -171,6 +173,9 @@ class _Api:
 
     async def wan(self, _: Request) -> Response:
         return JSONResponse(as_json(self._view.wan()))
+
+    async def plan(self, request: Request) -> Response:
+        return PlanResponse(self._view.plan(await read_body_untrusted(request, STATE_LIMIT)))
 
     async def reload(self, request: Request) -> Response:
         parse_arguments_untrusted(await read_body_untrusted(request), {})

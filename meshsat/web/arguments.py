@@ -12,13 +12,13 @@ BODY_LIMIT = 64 * 1024
 """Bytes of a request's body."""
 
 
-async def read_body_untrusted(request: Request) -> bytes:
-    """Raises `InvalidInputError` as soon as it is too long."""
+async def read_body_untrusted(request: Request, limit: int = BODY_LIMIT) -> bytes:
+    """At most `limit` bytes. Raises `InvalidInputError` as soon as it is too long."""
     raw = b""
     async for part in request.stream():
         raw += part
-        if len(raw) > BODY_LIMIT:
-            raise InvalidInputError(f"the body has more than {BODY_LIMIT} bytes")
+        if len(raw) > limit:
+            raise InvalidInputError(f"the body has more than {limit} bytes")
     return raw
 
 

@@ -5,7 +5,7 @@ Laws: the snapshots are cheap and never wait. Whoever stops iterating over `pull
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from meshsat.audit.event import Audit
 from meshsat.metrics import Metrics
@@ -54,6 +54,15 @@ class TagAnswer(Protocol):
         """Of what is known of it now."""
 
 
+class PlanStep(Protocol):
+    """A plan as it comes about: a dataclass, of which `plan` is the last one's."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def plan(self) -> object | None: ...
+
+
 class NodeView(Protocol):
     @property
     def metrics(self) -> Metrics: ...
@@ -97,6 +106,11 @@ class NodeView(Protocol):
         """Whether the manifest or blob is on this node's disk, whole."""
 
     def wan(self) -> WanStatus: ...
+
+    def plan(self, raw: bytes) -> AsyncGenerator[PlanStep, None]:
+        """What it would take to hold what a desired state wants of this site; a step at least once a second.
+
+        Raises `InvalidInputError` at once for bytes that are none."""
 
     async def reload(self) -> Reloaded:
         """Read the configuration again. Raises `ConfigError`, and changes nothing then."""

@@ -23,6 +23,7 @@ from meshsat.http.server import UnixBind, serve_app
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import Reference
+from meshsat.planning import Planned
 from meshsat.reload import Reloaded
 from meshsat.status import (
     DesiredStatus,
@@ -84,6 +85,8 @@ class FakeNode:
     compared: list[int | None] = field(default_factory=list)
     wan_status: WanStatus = field(default_factory=lambda: WanStatus(enabled=False))
     reloaded: Reloaded | None = None
+    steps: list[Planned | MeshsatError] = field(default_factory=list)
+    planned: list[bytes] = field(default_factory=list)
     metrics: Metrics = field(default_factory=Metrics)
     audit: Recorded = field(default_factory=Recorded)
 
@@ -99,6 +102,13 @@ class FakeNode:
 
     def wan(self) -> WanStatus:
         return self.wan_status
+
+    async def plan(self, raw: bytes) -> AsyncGenerator[Planned, None]:
+        self.planned.append(raw)
+        for step in self.steps:
+            if isinstance(step, MeshsatError):
+                raise step
+            yield step
 
     async def reload(self) -> Reloaded:
         if self.reloaded is None:

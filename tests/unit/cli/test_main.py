@@ -20,6 +20,7 @@ VERBS = (
     "images",
     "desired",
     "wan",
+    "plan",
     "reload",
     "version",
     "demo",

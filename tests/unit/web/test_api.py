@@ -21,6 +21,7 @@ from meshsat.http.server import UnixBind
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import Reference
+from meshsat.planning import Planned
 from meshsat.reload import Reloaded
 from meshsat.status import (
     DesiredStatus,
@@ -71,6 +72,14 @@ class Told:
     resolved_at: float
 
 
+async def told(steps: list[Planned | MeshsatError]) -> AsyncGenerator[Planned, None]:
+    """What a plan says, one after the other."""
+    for step in steps:
+        if isinstance(step, MeshsatError):
+            raise step
+        yield step
+
+
 class View:
     """A node of which a test says everything."""
 
@@ -87,6 +96,9 @@ class View:
         self.pulled: list[tuple[str, bool]] = []
         self.withdrawn = trio.Event()
         self.invited: list[tuple[int, float]] = []
+        self.steps: list[Planned | MeshsatError] = []
+        self.states: list[bytes] = []
+        self.plan_fault: MeshsatError | None = None
         self.tagged: list[tuple[str, str, float | None]] = []
 
     def status(self) -> NodeStatus:
@@ -100,6 +112,12 @@ class View:
 
     def wan(self) -> WanStatus:
         return WanStatus(enabled=True, gate="open", rows=(WanRow("up.example/pos", "blob", 1, 2, 3, 3),))
+
+    def plan(self, raw: bytes) -> AsyncGenerator[Planned, None]:
+        if self.plan_fault is not None:
+            raise self.plan_fault
+        self.states.append(raw)
+        return told(self.steps)
 
     async def reload(self) -> Reloaded:
         if self.fault is not None:
