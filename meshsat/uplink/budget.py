@@ -132,6 +132,7 @@ class Budget:
     def poll(self, flow: Flow) -> int:
         """See what arrived; returns bytes on the wire that were not known yet."""
         arrived, on_wire = flow.wire.count()
+        on_wire = max(on_wire, flow.read)  # a kernel that tells nothing does not make it free
         news, flow.arrived = on_wire - flow.counted, max(flow.arrived, arrived)
         flow.counted = max(flow.counted, on_wire)
         if news > 0 and self._rate:

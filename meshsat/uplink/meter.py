@@ -100,8 +100,8 @@ class Counted:
 
     def read(self, size: int) -> None:
         """So many bytes of payload were read."""
-        self._meter.budget.poll(self._flow)
         self._meter.budget.took(self._flow, size)
+        self._meter.budget.poll(self._flow)
         self.settle()
 
     def settle(self) -> None:

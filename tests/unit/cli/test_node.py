@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,3 +103,47 @@ def test_a_wrong_setting_is_one_line_and_misuse(
     assert ended.code == 2
     assert len(ended.err.splitlines()) == 1
     assert ended.err.startswith("meshsat: ")
+
+
+@pytest.mark.slow
+def test_a_hangup_reads_the_configuration_again_and_a_wrong_one_changes_nothing(
+    meshsat: Meshsat, short_dir: Path
+) -> None:
+    file = short_dir / "meshsat.toml"
+    file.write_text("[uplink]\nrate = 1000\n[mesh]\nmax_peers = 8\n")
+
+    def uplink() -> dict[str, Any]:
+        told: dict[str, Any] = NodeClient(short_dir).get("/api/v1/status")["uplink"]
+        return told
+
+    def problems() -> str:
+        return " ".join(NodeClient(short_dir).get("/api/v1/status")["problems"])
+
+    with running(short_dir, "--config", str(file), "--log-level", "info") as process:
+        until(lambda: "in no fleet yet" in (short_dir / "log").read_text(), short_dir)
+        process.send_signal(signal.SIGHUP)  # nothing runs that could read it: it waits on
+        assert meshsat("init", "trains", "--data-dir", short_dir).code == 0
+        until(lambda: answers(short_dir), short_dir)
+        assert uplink()["rate"] == 1000
+
+        window = '[[uplink.windows]]\ncron = "0 0 1 1 *"\nduration = 1\n'
+        file.write_text(f"[uplink]\nrate = 2000\n[mesh]\nmax_peers = 9\n{window}")
+        process.send_signal(signal.SIGHUP)
+        until(lambda: uplink()["rate"] == 2000, short_dir)
+        assert (uplink()["gate"], uplink()["gate_reason"]) == ("shut", "no window of the uplink is open")
+        assert "waiting for a restart: mesh.max_peers" in problems()
+
+        file.write_text("[uplink]\nrate = -5\n")
+        process.send_signal(signal.SIGHUP)
+        until(lambda: "the one of before is in force" in problems(), short_dir)
+        assert uplink()["rate"] == 2000
+        refused = meshsat("reload", "--data-dir", short_dir)
+        assert refused.code == 1
+        assert "uplink.rate" in refused.err
+
+        file.write_text("[uplink]\nrate = 3000\n")
+        assert "uplink.rate" in meshsat("reload", "--data-dir", short_dir).out
+        assert uplink()["rate"] == 3000
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    assert "Traceback" not in (short_dir / "log").read_text()

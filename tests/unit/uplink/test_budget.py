@@ -29,9 +29,11 @@ class Sender:
         self.left = 0
         """Bytes that it still has to send."""
         self.paused = False
+        self.silent = False
+        """The kernel tells nothing."""
 
     def count(self) -> tuple[int, int]:
-        return self.sent, int(self.sent * HEADERS)
+        return (0, 0) if self.silent else (self.sent, int(self.sent * HEADERS))
 
     def round_trip(self) -> float:
         return self.trip
@@ -60,12 +62,14 @@ class Line:
     def __init__(self, rate: int) -> None:
         self.budget = Budget(rate)
         self.arrivals: list[tuple[float, float]] = []
+        self.silent = False
 
     async def fetch(self, sizes: list[int], pause: Callable[[], float] = lambda: 0.0) -> None:
         """One request after the other on one connection; the sender dawdles as `pause` says, in seconds."""
         budget = self.budget
         window = budget.first_window or 1 << 20
         sender = Sender(self.arrivals, window)
+        sender.silent = self.silent
         flow = Flow(sender, window if budget.rate else 0)
         budget.add(flow)
         for size in sizes:
@@ -81,8 +85,8 @@ class Line:
                 sender.send()
                 taken = sender.take(budget.read_size)
                 due -= taken
-                budget.poll(flow)
                 budget.took(flow, taken)
+                budget.poll(flow)
                 sender.send()
             budget.rest(flow)
         budget.remove(flow)
@@ -260,3 +264,10 @@ def test_reads_and_windows_stay_small_beside_the_rate(rate: int) -> None:
     assert budget.read_size <= max(512, rate * BURST)
     assert budget.first_window is not None
     assert LEAST_WINDOW <= budget.first_window <= 4 * 1024 * 1024
+
+
+async def test_a_kernel_that_tells_nothing_does_not_lift_the_cap(autojump_clock: MockClock) -> None:
+    line, began = Line(RATE), trio.current_time()
+    line.silent = True
+    await line.fetch([10 * RATE])
+    assert trio.current_time() - began == pytest.approx(10, rel=0.05)
