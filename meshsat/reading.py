@@ -4,8 +4,8 @@ Laws: what is read was verified, chunk by chunk; whoever leaves withdraws its in
 ever.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -74,16 +74,19 @@ class StoredBlob:
         self.path = store.blob_path(digest)
         self._store = store
         self._digest = digest
+        self._held = AsyncExitStack()
+        self._read: Callable[[int, int], Awaitable[bytes]]
 
     async def __aenter__(self) -> Self:
+        self._read = await self._held.enter_async_context(self._store.hold(self._digest))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        return None
+        await self._held.aclose()
 
     async def stream(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         while start < stop:
-            piece = await self._store.read(self._digest, start, min(start + READ, stop))
+            piece = await self._read(start, min(start + READ, stop))
             start += len(piece)
             yield piece
 

@@ -8,7 +8,8 @@ are the only process (`lock.py`), so SQLite's own lock is taken for good and no 
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from meshsat.oci.digest import Digest
 from meshsat.oci.fields import parse_object_untrusted
 from meshsat.store.records import BlobFacts, ImageRow, TagRecord, UploadRow
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS blob (
@@ -56,7 +57,14 @@ CREATE TABLE IF NOT EXISTS referrer (
     descriptor TEXT NOT NULL, PRIMARY KEY (registry, repository, subject, digest)) STRICT;
 CREATE TABLE IF NOT EXISTS upload (
     id TEXT PRIMARY KEY, repository TEXT NOT NULL, algorithm TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS care (  -- Unix seconds at which a blob was last claimed, and found right (ages.py)
+    digest TEXT PRIMARY KEY, claimed_at REAL NOT NULL, checked_at REAL NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS used (  -- when an image was last pulled from here, by its manifest
+    digest TEXT PRIMARY KEY, at REAL NOT NULL) STRICT;
 """
+
+_ROTTEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+"""Primary result codes that say, of a file that was good when it was opened, that it no longer is."""
 
 # Primary result codes (sqlite.org/rescode.html) that say "this file is no good", not "the disk is".
 _BROKEN = {
@@ -68,6 +76,9 @@ _BROKEN = {
     sqlite3.SQLITE_CONSTRAINT,
     sqlite3.SQLITE_FORMAT,
 }
+
+
+_CARE = "INSERT OR REPLACE INTO care VALUES (?, ?, ?)"
 
 
 class BrokenDatabaseError(StorageError):
@@ -100,17 +111,31 @@ class Contents:
     """By registry, repository and subject."""
     uploads: dict[str, UploadRow] = field(default_factory=dict)
     """By id."""
+    claimed: dict[Digest, float] = field(default_factory=dict)
+    """Unix seconds at which a blob was published, or something else wanted it kept (ages.py)."""
+    checked: dict[Digest, float] = field(default_factory=dict)
+    """Unix seconds at which the bytes of a blob were last found right."""
+    used: dict[Digest, float] = field(default_factory=dict)
+    """By manifest: when an image was last pulled from here."""
+    lost: set[Digest] = field(default_factory=set)
+    """Blobs that were here when the store was last open, and are not."""
+    changes: int = 0
+    """Grows whenever something begins to be a reason to keep something."""
 
 
 class Database:
     """Every method blocks, may be called from any thread, and raises `StorageError`."""
 
-    def __init__(self, path: Path) -> None:
-        """Opens or makes the file. Raises `BrokenDatabaseError` when it cannot be made sense of."""
+    def __init__(self, path: Path, unix: Callable[[], float] = time.time) -> None:
+        """Opens or makes the file. `unix` gives Unix time. Raises `BrokenDatabaseError` when it can't be made
+        sense of."""
         self._path = path
+        self._unix = unix
         self._lock = threading.Lock()
         self.is_new = False
         """Nothing is in it yet that an earlier one may have held."""
+        self.on_rotten: Callable[[str], None] = lambda _reason: None
+        """Called, from whatever thread found it out, when the file proves no good while it is in use."""
         with self._errors():
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
@@ -155,16 +180,20 @@ class Database:
     def add_blob(self, digest: Digest, size: int, recipe: bytes) -> None:
         self.add_blobs([(digest, size, recipe)])
 
-    def add_blobs(self, rows: Iterable[tuple[Digest, int, bytes]]) -> None:
+    def add_blobs(self, rows: Sequence[tuple[Digest, int, bytes]]) -> None:
         """Of each: digest, size in bytes, recipe."""
         with self._transaction() as connection:
             connection.executemany(
                 "INSERT OR REPLACE INTO blob VALUES (?, ?, ?)",
                 [(str(digest), size, recipe) for digest, size, recipe in rows],
             )
+            now = self._unix()
+            connection.executemany(_CARE, [(str(digest), now, now) for digest, _, _ in rows])
 
     def drop_blob(self, digest: Digest) -> None:
-        self._do("DELETE FROM blob WHERE digest = ?", str(digest))
+        with self._transaction() as connection:
+            for table in ("blob", "care", "used"):
+                connection.execute(f"DELETE FROM {table} WHERE digest = ?", (str(digest),))  # noqa: S608
 
     def recipe(self, digest: Digest) -> bytes | None:
         """The chunk digests of a published blob, one after the other."""
@@ -196,7 +225,32 @@ class Database:
         """The partial blob became a published one."""
         with self._transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO blob VALUES (?, ?, ?)", (str(digest), size, recipe))
+            connection.execute(_CARE, (str(digest), self._unix(), self._unix()))
             connection.execute("DELETE FROM partial WHERE id = ?", (row_id,))
+
+    # How blobs are
+
+    def settle_care(self) -> None:
+        """Exactly the blobs have a row: one that has none counts from now."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM care WHERE digest NOT IN (SELECT digest FROM blob)")
+            connection.execute("DELETE FROM used WHERE digest NOT IN (SELECT digest FROM blob)")
+            now = self._unix()
+            connection.execute("INSERT OR IGNORE INTO care SELECT digest, ?, ? FROM blob", (now, now))
+
+    def put_checked(self, digest: Digest, at: float) -> None:
+        self._do("UPDATE care SET checked_at = ? WHERE digest = ?", at, str(digest))
+
+    def put_claims(self, claims: Mapping[Digest, float], used: Mapping[Digest, float]) -> None:
+        with self._transaction() as connection:
+            connection.executemany(
+                "UPDATE care SET claimed_at = ? WHERE digest = ?",
+                [(at, str(digest)) for digest, at in claims.items()],
+            )
+            connection.executemany(
+                "INSERT OR REPLACE INTO used VALUES (?, ?)",
+                [(str(digest), at) for digest, at in used.items()],
+            )
 
     # Tags, facts, images, pins
 
@@ -271,6 +325,14 @@ class Database:
             connection.execute("DELETE FROM holding WHERE repository = ? AND digest = ?", row)
             connection.execute("INSERT OR IGNORE INTO dropped VALUES (?, ?)", row)
 
+    def release_holdings(self, repository: str, digests: Iterable[Digest]) -> None:
+        """Nothing refers to them there any more."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "DELETE FROM holding WHERE repository = ? AND digest = ?",
+                [(repository, str(digest)) for digest in digests],
+            )
+
     def add_referrer(self, registry: str, repository: str, subject: Digest, found: Descriptor) -> None:
         document = json.dumps(found.as_json())
         self._do(
@@ -313,6 +375,9 @@ class Database:
                 dropped={(row[0], _digest(row[1])) for row in self._do("SELECT * FROM dropped")},
                 referrers=self._referrers(),
                 uploads={row[0]: UploadRow(*row) for row in self._do("SELECT * FROM upload")},
+                claimed={_digest(text): at for text, at in self._do("SELECT digest, claimed_at FROM care")},
+                checked={_digest(text): at for text, at in self._do("SELECT digest, checked_at FROM care")},
+                used={_digest(text): at for text, at in self._do("SELECT digest, at FROM used")},
             )
         except (InvalidInputError, ValueError) as fault:
             raise BrokenDatabaseError(f"{self._path}: {fault}") from None
@@ -374,6 +439,8 @@ class Database:
             if code == sqlite3.SQLITE_FULL:
                 kind = StorageFullError
             hint = "; free some space on that disk" if kind is StorageFullError else ""
+            if code in _ROTTEN:
+                self.on_rotten(f"{self._path}: {fault}")
             raise kind(f"{self._path}: {fault}{hint}") from fault
 
 

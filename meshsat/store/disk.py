@@ -6,7 +6,8 @@ A file gets its final name only after its bytes are durable (`publish`).
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
@@ -116,30 +117,52 @@ def write_span(path: Path, offset: int, data: Buffer) -> None:
 def read_span(path: Path, offset: int, length: int) -> bytes:
     """Exactly `length` bytes; a file that ends before raises `StorageError`."""
     with storage_errors("read", path):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_read(path)
         try:
-            data = os.pread(fd, length, offset)
-            while len(data) < length:
-                more = os.pread(fd, length - len(data), offset + len(data))
-                if not more:
-                    lacking = length - len(data)
-                    raise StorageError(f"{path} ends {lacking} bytes too early: something cut it short")
-                data += more
+            return read_open(fd, path, offset, length)
         finally:
             os.close(fd)
+
+
+def open_read(path: Path) -> int:
+    """A descriptor of the file, which outlives its name."""
+    with storage_errors("open", path):
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def read_open(fd: int, path: Path, offset: int, length: int) -> bytes:
+    """As `read_span`, from a file that is open."""
+    with storage_errors("read", path):
+        data = os.pread(fd, length, offset)
+        while len(data) < length:
+            more = os.pread(fd, length - len(data), offset + len(data))
+            if not more:
+                lacking = length - len(data)
+                raise StorageError(f"{path} ends {lacking} bytes too early: something cut it short")
+            data += more
     return data
 
 
 def read_cached(path: Path, offset: int, length: int) -> bytes | None:
     """`length` bytes, if the kernel has them in memory: this never waits for the disk. None: use `read_span`,
     which tells why. preadv2(2), RWF_NOWAIT."""
-    buffer = bytearray(length)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return bytes(buffer) if os.preadv(fd, [buffer], offset, os.RWF_NOWAIT) == length else None
-        finally:
-            os.close(fd)
+    except OSError:
+        return None
+    try:
+        return read_cached_open(fd, offset, length)
+    finally:
+        os.close(fd)
+
+
+def read_cached_open(fd: int, offset: int, length: int) -> bytes | None:
+    """As `read_cached`, from a file that is open; None also for more than is read at once."""
+    if length > CACHED:
+        return None
+    buffer = bytearray(length)
+    try:
+        return bytes(buffer) if os.preadv(fd, [buffer], offset, os.RWF_NOWAIT) == length else None
     except OSError:
         return None
 
@@ -182,6 +205,24 @@ def publish(source: Path, target: Path, mode: int) -> None:
     sync_directory(target.parent)
 
 
+def replace_file(source: Path, target: Path, data: Buffer) -> None:
+    """Have these durable bytes under that name, by way of the new file `source`."""
+    try:
+        write_file(source, data)
+        publish(source, target, 0o600)
+    except StorageError:
+        remove(source)
+        raise
+
+
+def keep_file(source: Path, target: Path, data: bytes) -> None:
+    """As `replace_file`, where it is not so already."""
+    with storage_errors("read", target):
+        same = target.exists() and target.read_bytes() == data
+    if not same:
+        replace_file(source, target, data)
+
+
 def rename(source: Path, target: Path) -> None:
     """Give a file of durable bytes its final name; `sync_directory` makes that durable."""
     with storage_errors("publish", target):
@@ -201,3 +242,58 @@ def remove(path: Path) -> None:
     """Remove a file, if it is there."""
     with storage_errors("remove", path):
         path.unlink(missing_ok=True)
+
+
+def files(directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """The regular files in a directory."""
+    with storage_errors("list", directory), os.scandir(directory) as entries:
+        for entry in entries:
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:  # removed meanwhile
+                continue
+            if stat.S_ISREG(status.st_mode):
+                yield Path(entry.path), status
+
+
+def sizes_in(directories: Iterable[Path]) -> dict[Path, int]:
+    """The sizes in bytes of all regular files there."""
+    return {path: status.st_size for directory in directories for path, status in files(directory)}
+
+
+def allocated(path: Path) -> int:
+    """Bytes that a sparse file takes on the disk; 0 where there is none."""
+    with storage_errors("look at", path):
+        try:
+            return path.stat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
+
+
+def modified_at(path: Path) -> float:
+    """Unix seconds of its last change; 0 where there is none."""
+    with storage_errors("look at", path):
+        try:
+            return path.stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+
+def keep_newest(directory: Path, count: int, size: int) -> tuple[int, int]:
+    """Remove what came first there until at most `count` files with `size` bytes are left; gives how many are
+    left, and their bytes."""
+    number = left = 0
+    newest_first = sorted(files(directory), key=lambda found: found[1].st_ctime_ns, reverse=True)
+    for path, status in newest_first:
+        if number >= count or left + status.st_size > size:
+            remove(path)
+        else:
+            number, left = number + 1, left + status.st_size
+    return number, left
+
+
+def available(path: Path) -> int:
+    """Bytes that this user may still write to that file system."""
+    with storage_errors("look at", path):
+        seen = os.statvfs(path)
+    return seen.f_bavail * seen.f_frsize

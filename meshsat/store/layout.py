@@ -8,9 +8,11 @@ DATA/store/                     an OCI image layout (image-spec 1.1), which skop
 |   `-- sha512/<hex>
 |-- partial/<algorithm>-<hex>   blobs on their way: sparse; state.sqlite tells which chunks are right
 |-- incoming/<anything>         files being written; emptied at every start
+|-- quarantine/<algorithm>-<hex>   published blobs whose bytes proved rotten, for whoever asks why; the newest
 |-- uploads/<id>                what clients push, as far as it came; state.sqlite tells whose each is
 |-- state.sqlite                tags, images, pins, facts, recipes, and the chunks of partial blobs
 |-- state.sqlite.broken         the last one that could not be read, set aside for whoever asks why
+|-- state.sqlite.rotten         a mark: this one proved broken in use, and is set aside at the next start
 `-- lock                        held by the one process that works here; tells its pid
 """
 
@@ -54,12 +56,21 @@ class Layout:
         return self.root / "uploads"
 
     @property
+    def quarantine_dir(self) -> Path:
+        return self.root / "quarantine"
+
+    @property
     def database(self) -> Path:
         return self.root / "state.sqlite"
 
     @property
     def broken_database(self) -> Path:
         return self.root / "state.sqlite.broken"
+
+    @property
+    def rotten_database(self) -> Path:
+        """Says that the database proved broken in use: it is not to be opened again."""
+        return self.root / "state.sqlite.rotten"
 
     @property
     def lock(self) -> Path:
@@ -75,6 +86,7 @@ class Layout:
             self.partial_dir,
             self.incoming_dir,
             self.uploads_dir,
+            self.quarantine_dir,
         )
 
     def blob(self, digest: Digest) -> Path:
@@ -82,6 +94,9 @@ class Layout:
 
     def partial(self, digest: Digest) -> Path:
         return self.partial_dir / f"{digest.algorithm}-{digest.hex}"
+
+    def quarantined(self, digest: Digest) -> Path:
+        return self.quarantine_dir / f"{digest.algorithm}-{digest.hex}"
 
     def upload(self, upload_id: str) -> Path:
         return self.uploads_dir / upload_id

@@ -2,14 +2,13 @@
 
 Blobs are the truth. A file in `blobs/` without a row was cut off between its name and its row, or the
 database was lost: it is hashed, then adopted or removed. A row without its file is dropped, and so are images
-that it leaves incomplete. What was on its way stays, if file and row are both there. When the database is
-new, images, tags and facts are taken from `index.json`.
+that it leaves incomplete. What was on its way stays, if file and row are both there. Images of `index.json`
+that the database does not know (it is new, or a power cut took its last words) are taken from there, unless
+it knows something else under their names.
 """
 
 import hashlib
-import os
-import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import structlog
@@ -27,10 +26,12 @@ from meshsat.store.records import ImageRow, TagRecord, UploadRow
 log = structlog.get_logger(__name__)
 
 
-def open_database(layout: Layout) -> Database:
+def open_database(layout: Layout, unix: Callable[[], float]) -> Database:
     """The database, every row readable. A broken one is set aside and begun anew. Raises `StorageError`."""
     try:
-        return _readable_database(layout)
+        if not layout.rotten_database.exists():
+            return _readable_database(layout, unix)
+        reason = "it proved broken while it was in use"
     except BrokenDatabaseError as fault:
         reason = str(fault)
     log.error(
@@ -40,11 +41,12 @@ def open_database(layout: Layout) -> Database:
     )
     with disk.storage_errors("set aside", layout.database):
         set_aside(layout.database, layout.broken_database)
-    return Database(layout.database)
+        layout.rotten_database.unlink(missing_ok=True)
+    return Database(layout.database, unix)
 
 
-def _readable_database(layout: Layout) -> Database:
-    database = Database(layout.database)
+def _readable_database(layout: Layout, unix: Callable[[], float]) -> Database:
+    database = Database(layout.database, unix)
     try:
         database.contents()
     except BaseException:
@@ -58,28 +60,29 @@ def reconcile(layout: Layout, database: Database) -> Contents:
     for path, _ in _files(layout.incoming_dir):
         disk.remove(path)
     contents = database.contents()
-    lost = _reconcile_blobs(layout, database, contents.blobs)
+    known = set(contents.blobs)
+    _reconcile_blobs(layout, database, contents.blobs)
     _reconcile_partials(layout, database, database.contents())
     _reconcile_uploads(layout, database, contents.uploads)
-    if database.is_new:
-        _restore_images(layout, database)
-        database.finish_setup()
-    elif lost:
+    database.settle_care()
+    lost = known - database.contents().blobs.keys()
+    if lost:
         _drop_incomplete_images(layout, database)
-    return database.contents()
+    _restore_images(layout, database)
+    if database.is_new:
+        database.finish_setup()
+    contents = database.contents()
+    contents.lost = lost
+    return contents
 
 
 def _files(directory: Path) -> Iterator[tuple[Path, int]]:
     """Regular files in a directory, with their sizes in bytes."""
-    with disk.storage_errors("list", directory), os.scandir(directory) as entries:
-        for entry in entries:
-            status = entry.stat(follow_symlinks=False)
-            if stat.S_ISREG(status.st_mode):
-                yield Path(entry.path), status.st_size
+    for path, status in disk.files(directory):
+        yield path, status.st_size
 
 
-def _reconcile_blobs(layout: Layout, database: Database, rows: dict[Digest, int]) -> bool:
-    """True when a blob that had a row is gone."""
+def _reconcile_blobs(layout: Layout, database: Database, rows: dict[Digest, int]) -> None:
     missing = dict(rows)
     for directory in layout.blob_dirs:
         for path, size in _files(directory):
@@ -91,7 +94,6 @@ def _reconcile_blobs(layout: Layout, database: Database, rows: dict[Digest, int]
     for digest in missing:
         log.warning("blob is gone from the disk: it will be fetched again when wanted", digest=str(digest))
         database.drop_blob(digest)
-    return bool(missing)
 
 
 def _adopt(database: Database, digest: Digest, path: Path, size: int) -> bool:
@@ -162,6 +164,8 @@ def _restore_images(layout: Layout, database: Database) -> None:
         return
     written_at = layout.index.stat().st_mtime if named else 0.0
     for reference, descriptor in named:
+        if not _is_news(contents, reference, descriptor.digest):
+            continue
         try:
             whole = closure(descriptor.digest, contents.blobs, _reader(layout, contents.blobs))
         except (NotFoundError, InvalidInputError) as fault:
@@ -169,18 +173,38 @@ def _restore_images(layout: Layout, database: Database) -> None:
                 "image of index.json is not whole: not restored", image=str(reference), reason=str(fault)
             )
             continue
-        _restore_image(database, reference, whole, written_at)
+        _restore_image(database, reference, whole, written_at, contents.tags)
         log.info("image restored from index.json", image=str(reference))
 
 
-def _restore_image(database: Database, reference: Reference, whole: Closure, written_at: float) -> None:
+def _is_news(contents: Contents, reference: Reference, digest: Digest) -> bool:
+    """Whether the database knows nothing of it, and nothing else under its name."""
+    registry, repository, tag = reference.registry, reference.repository, reference.tag
+    known = contents.tags.get((registry, repository, tag or str(digest)))
+    if known is not None and (known.is_gone or known.descriptor.digest != digest):
+        return False
+    end = f":{tag}" if tag is not None else f"@{digest}"
+    return f"{registry}/{repository}{end}" not in contents.images
+
+
+def _restore_image(
+    database: Database,
+    reference: Reference,
+    whole: Closure,
+    written_at: float,
+    known: Collection[tuple[str, str, str]],
+) -> None:
+    """`known`: the tags of which the database knows something."""
     root = whole.root.descriptor
     registry, repository, tag = reference.registry, reference.repository, reference.tag
     database.put_image(ImageRow(registry, repository, tag, root, whole.size, written_at))
-    if tag is not None:
+    if tag is not None and (registry, repository, tag) not in known:
         # When it was resolved is lost, so that any news is believed rather than this.
         database.put_tag(TagRecord(registry, repository, tag, root, resolved_at=0.0, author=""))
     for manifest in whole.manifests:
         database.put_facts(facts_of(manifest, registry, repository))
         if registry == SITE:
             database.add_holdings(repository, belonging_to(manifest))
+            name = str(manifest.digest)  # each has a record of its own
+            if (registry, repository, name) not in known:
+                database.put_tag(TagRecord(registry, repository, name, manifest.descriptor, 0.0, author=""))

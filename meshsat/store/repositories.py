@@ -1,7 +1,7 @@
 """What belongs to which repository, where it is ours to say: of site content, what was pushed there; of every
 registry, which manifests refer to which (distribution-spec, "Listing Referrers")."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import trio
 
@@ -38,6 +38,10 @@ class Repositories:
         """The repositories of site content that something belongs to."""
         return self._contents.holdings.keys()
 
+    def held_in(self, repository: str) -> set[Digest]:
+        """What belongs to this repository of site content."""
+        return set(self._contents.holdings.get(repository, ()))
+
     async def add(self, repository: str, digests: Iterable[Digest]) -> None:
         """They were pushed there, or mounted."""
         async with self._turn:
@@ -48,6 +52,7 @@ class Repositories:
         news = [digest for digest in digests if digest not in held and not self._is_gone(repository, digest)]
         if news:
             await self._backing.threads.run(self._backing.database.add_holdings, repository, news)
+            self._contents.changes += 1
             self._contents.holdings.setdefault(repository, set()).update(news)
             self._contents.dropped.difference_update((repository, digest) for digest in news)
 
@@ -69,6 +74,25 @@ class Repositories:
             if not held:
                 self._contents.holdings.pop(repository, None)
             return True
+
+    async def release(self, repository: str, digests: Collection[Digest], holds: Callable[[], bool]) -> None:
+        """Nothing refers to them there any more, if `holds()` is still true."""
+        async with self._turn:
+            held = self._contents.holdings.get(repository)
+            if held is not None and holds():
+                await self._backing.threads.run(
+                    self._backing.database.release_holdings, repository, list(digests)
+                )
+                held.difference_update(digests)
+                if not held:
+                    self._contents.holdings.pop(repository, None)
+
+    async def lost(self, digest: Digest) -> None:
+        """A manifest is no longer here: outside of site content it refers to nothing then. Within `turn`."""
+        for registry, repository in {
+            key[:2] for key, known in self._contents.referrers.items() if digest in known and key[0] != SITE
+        }:
+            await self._drop_referrer(registry, repository, digest)
 
     # What manifests tell
 
@@ -92,6 +116,7 @@ class Repositories:
             await self._backing.threads.run(
                 self._backing.database.add_referrer, registry, repository, subject, referrer
             )
+            self._contents.changes += 1
             known[referrer.digest] = referrer
 
     async def _drop_referrer(self, registry: str, repository: str, digest: Digest) -> None:

@@ -2,12 +2,13 @@
 
 What other parts ask for all the time (is this blob here, what does this tag mean) is answered from a mirror
 of the database in memory, without waiting. Reads trust the disk: what is in `blobs/` was verified when it got
-its name. The store fetches nothing, decides nothing about what to keep, and knows no peers.
+its name. A blob that can't be read is told as suspect. The store fetches nothing, decides nothing about what
+to keep (`upkeep` does, through `ages`, `room` and `removal`), and knows no peers.
 """
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -17,77 +18,113 @@ import structlog
 import trio
 
 from meshsat.chunking.cut import FIXED_1, Cut
-from meshsat.chunking.recipe import Recipe
-from meshsat.errors import DigestMismatchError, NotFoundError, StorageError
+from meshsat.errors import DigestMismatchError, StorageError
 from meshsat.oci.digest import SHA256, Digest
 from meshsat.oci.manifest import Manifest
 from meshsat.oci.reference import SITE
 from meshsat.shares import Shares
 from meshsat.store import disk, images, recovery
+from meshsat.store.ages import Ages
 from meshsat.store.database import Contents, Database
 from meshsat.store.disk import Buffer, Threads
 from meshsat.store.layout import Layout
 from meshsat.store.lock import DirectoryLock
 from meshsat.store.partial import AlreadyPublishedError, Backing, Partial, State
+from meshsat.store.published import PublishedBlobs
 from meshsat.store.records import AUTHOR_LIMIT, TAGS_LIMIT, BlobFacts, ImageRow, TagRecord
+from meshsat.store.removal import Removal
 from meshsat.store.repositories import Repositories
+from meshsat.store.room import Room
 from meshsat.store.uploads import UploadLimits, Uploads
 from meshsat.store.whole import SmallBlob, WholeBlobs
 
 log = structlog.get_logger(__name__)
 
-READ_LIMIT = 4 * 1024 * 1024
-"""Bytes that one `read` gives at most."""
 SOURCES_LIMIT = 256
 """Places remembered for one blob."""
 DISK_THREADS = 4
 
 
-class Store:
+class Store(PublishedBlobs):
     """Every coroutine raises `StorageError` when the disk does not go along; nothing is broken by that."""
 
     def __init__(
-        self, backing: Backing, lock: DirectoryLock, contents: Contents, limits: UploadLimits
+        self,
+        backing: Backing,
+        lock: DirectoryLock,
+        contents: Contents,
+        limits: UploadLimits,
+        unix: Callable[[], float],
     ) -> None:
-        self._backing = backing
+        super().__init__(backing, contents)
         self._lock = lock
-        self._contents = contents
         self._open_partials: dict[Digest, Partial | SmallBlob] = {}
-        self._whole = WholeBlobs(backing, self._contents.blobs.__setitem__)
+        self._left = {digest: disk.allocated(backing.layout.partial(digest)) for digest in contents.partials}
+        self._whole = WholeBlobs(backing, self._published_now)
         self._opening: dict[Digest, trio.Lock] = {}
         self._records = trio.Lock()  # database and mirror change in the same order
+        self._unix = unix
+        self.threads = backing.threads
+        self.path = backing.layout.root
+        self.ages = Ages(backing, contents, unix)
+        self.room = Room(contents, self._open_partials, self._left)
         self.repositories = Repositories(backing, contents, self._records)
-        self.uploads = Uploads(backing, contents.uploads, limits, self._adopt)
+        self.uploads = Uploads(backing, contents.uploads, limits, self._adopt, self.room)
         self._shares: Shares[tuple[str, str, str]] = Shares(TAGS_LIMIT, AUTHOR_LIMIT)
         for record in list(contents.tags.values()):
             gone = self._shares.put(record.key, record.version, record.owner)
             if gone is not None:
                 del contents.tags[gone]
+        self.removal = Removal(
+            backing,
+            contents,
+            self._records,
+            self._opening_of,
+            (self.ages, self.repositories, self.room),
+            self._left,
+            self._open_partials,
+        )
+        self.on_retracted: Callable[[ImageRow], None] = lambda _image: None
+        """Called with an image that is shown as whole no longer."""
+        self.broken = trio.Event()
+        """Set when the database proved no good: this process should end, the next one rebuilds it."""
+        self.broken_reason = ""
+        self._token = trio.lowlevel.current_trio_token()
+        backing.database.on_rotten = self._database_rotten
         self._closed = False
 
     @classmethod
     async def open(
-        cls, data_dir: Path, threads: int = DISK_THREADS, uploads: UploadLimits | None = None
+        cls,
+        data_dir: Path,
+        threads: int = DISK_THREADS,
+        uploads: UploadLimits | None = None,
+        unix: Callable[[], float] = time.time,
     ) -> Self:
         """Take the data directory, made if need be, and bring disk and database to agree.
 
         `threads` bounds the blocking work done at once; 0 does it on the event loop, for tests under a mock
-        clock. Raises `StoreLockedError` when another process has the directory.
+        clock. `unix` gives Unix time. Raises `StoreLockedError` when another process has the directory.
         """
         pool = Threads(threads)
-        layout, lock, database, contents = await pool.run(cls._open, Layout(data_dir))
-        return cls(Backing(layout, database, pool), lock, contents, uploads or UploadLimits())
+        layout, lock, database, contents = await pool.run(cls._open, Layout(data_dir), unix)
+        return cls(Backing(layout, database, pool), lock, contents, uploads or UploadLimits(), unix)
 
     @classmethod
-    def _open(cls, layout: Layout) -> tuple[Layout, DirectoryLock, Database, Contents]:
+    def _open(
+        cls, layout: Layout, unix: Callable[[], float]
+    ) -> tuple[Layout, DirectoryLock, Database, Contents]:
         disk.make_directories(layout.directories)
         lock = DirectoryLock.acquire(layout)
         try:
-            database = recovery.open_database(layout)
+            database = recovery.open_database(layout, unix)
             try:
                 contents = recovery.reconcile(layout, database)
-                cls._keep_file(layout, layout.marker, images.OCI_LAYOUT)
-                cls._keep_file(layout, layout.index, images.encode_index(contents.images.values()))
+                for target, data in (
+                    (layout.marker, images.OCI_LAYOUT),
+                    (layout.index, images.encode_index(contents.images.values())),
+                ):
+                    disk.keep_file(layout.incoming(target.name), target, data)
             except BaseException:
                 database.close()
                 raise
@@ -107,6 +144,10 @@ class Store:
         with trio.CancelScope(shield=True):
             for partial in list(self._open_partials.values()):
                 await partial.aclose()
+            try:
+                await self.ages.flush()
+            except StorageError as failed:
+                log.warning("what was pulled lately is not remembered", problem=str(failed))
             await self._backing.threads.run(self._backing.database.close)
         self._lock.release()
 
@@ -120,57 +161,26 @@ class Store:
 
     # Blobs
 
-    def blob_size(self, digest: Digest) -> int | None:
-        """Bytes of a published blob; None when it is not here whole."""
-        return self._contents.blobs.get(digest)
-
-    def blob_path(self, digest: Digest) -> Path:
-        """Where a published blob is, read-only and verified; there is no file if it is not here."""
-        return self._backing.layout.blob(digest)
-
-    def blobs(self) -> Mapping[Digest, int]:
-        """The published blobs and their sizes in bytes, as they are now."""
-        return dict(self._contents.blobs)
-
-    async def read(self, digest: Digest, start: int, stop: int) -> bytes:
-        """Bytes `start` up to `stop` of a published blob, less where it ends before; `READ_LIMIT` at most.
-
-        Raises `NotFoundError`, `ValueError`.
-        """
-        size = self._published(digest)
-        start, stop = max(start, 0), min(stop, size)
-        if stop - start > READ_LIMIT:
-            raise ValueError(f"a read of {stop - start} bytes, more than {READ_LIMIT}")
-        path = self._backing.layout.blob(digest)
-        return await self._backing.threads.read(path, start, max(stop - start, 0))
-
-    async def read_many(self, spans: Sequence[tuple[Digest, int, int]]) -> list[bytes | StorageError]:
-        """Of each (published blob, start, stop) its bytes, or why they can't be read; of small ones many cost
-        little more than one."""
-        found = [(self._backing.layout.blob(blob), start, stop - start) for blob, start, stop in spans]
-        return await self._backing.threads.run(disk.read_spans, found)
-
     async def put(self, data: Buffer, digest: Digest) -> None:
-        """Publish a small blob, a manifest say. Raises `DigestMismatchError`."""
-        if digest not in self._contents.blobs:
-            await self._whole.put(data, digest)
-        elif not digest.matches(memoryview(data)):
+        """Publish a small blob, a manifest say. Raises `DigestMismatchError`, `StorageFullError`."""
+        if digest in self._contents.blobs:
+            self._compare(data, digest)
+            return
+        async with self.room.reserved(len(data)), self._opening_of(digest):
+            if digest not in self._contents.blobs:
+                await self._whole.put(data, digest)
+            else:
+                self._compare(data, digest)
+
+    def _compare(self, data: Buffer, digest: Digest) -> None:
+        if not digest.matches(memoryview(data)):
             raise DigestMismatchError(f"{len(data)} bytes that came for {digest} are not that blob")
+        self.ages.claim(digest)
 
-    async def recipe(self, digest: Digest) -> Recipe:
-        """The recipe of a published blob. Raises `NotFoundError`."""
-        size = self._published(digest)
-        packed = await self._backing.threads.run(self._backing.database.recipe, digest)
-        try:
-            return Recipe.unpack(digest, size, packed or b"")
-        except ValueError as fault:
-            raise StorageError(f"recipe of {digest} in {self._backing.layout.database}: {fault}") from None
-
-    def _published(self, digest: Digest) -> int:
-        size = self._contents.blobs.get(digest)
-        if size is None:
-            raise NotFoundError(f"{digest} is not in the store")
-        return size
+    def _published_now(self, digest: Digest, size: int) -> None:
+        self._contents.blobs[digest] = size
+        self._contents.lost.discard(digest)
+        self.ages.published(digest)
 
     # Blobs on their way
 
@@ -178,14 +188,22 @@ class Store:
         """Blobs on their way, begun in this process or before, and their sizes in bytes."""
         return {digest: row.size for digest, row in self._contents.partials.items()}
 
+    def partial_path(self, digest: Digest) -> Path:
+        return self._backing.layout.partial(digest)
+
     async def partial(self, digest: Digest, size: int) -> Partial | SmallBlob:
         """Begin a blob of `size` bytes, or go on with it. While it is open, everybody gets the same object.
 
-        Raises `AlreadyPublishedError`; `StorageError` also when it is open with another size. One that was
-        left with another size is begun anew: only the digest can tell which size was right.
+        Raises `AlreadyPublishedError`, `StorageFullError`; `StorageError` also when it is open with another
+        size. One that was left with another size is begun anew: only the digest can tell which size was
+        right.
         """
-        async with self._opening_of(digest):
+        needed = size - self._left.get(digest, 0)
+        if digest in self._contents.blobs or digest in self._open_partials:
+            needed = 0
+        async with self.room.reserved(max(0, needed)), self._opening_of(digest):
             if digest in self._contents.blobs:
+                self.ages.claim(digest)
                 raise AlreadyPublishedError(f"{digest} is in the store already")
             partial = self._open_partials.get(digest)
             if partial is not None and partial.state is not State.OPEN:
@@ -208,6 +226,7 @@ class Store:
             await threads.run(disk.remove, layout.partial(digest))
             await threads.run(database.drop_partial, row.id)
             del self._contents.partials[digest]
+            self._left.pop(digest, None)
             row = None
         if row is None:
             await threads.run(disk.create_sparse, layout.partial(digest), size)
@@ -219,10 +238,13 @@ class Store:
 
     def _partial_ended(self, partial: Partial | SmallBlob) -> None:
         del self._open_partials[partial.digest]
+        self._left.pop(partial.digest, None)
         if partial.state is State.PUBLISHED:
-            self._contents.blobs[partial.digest] = partial.size
+            self._published_now(partial.digest, partial.size)
         if partial.state is not State.CLOSED:
             self._contents.partials.pop(partial.digest, None)
+        elif partial.digest in self._contents.partials:
+            self._left[partial.digest] = partial.have_bytes
 
     @asynccontextmanager
     async def _opening_of(self, digest: Digest) -> AsyncIterator[None]:
@@ -240,7 +262,9 @@ class Store:
         async with self._opening_of(digest):
             if digest not in self._contents.blobs:
                 await self._backing.threads.run(self._publish_upload, digest, size, recipe, upload_id)
-                self._contents.blobs[digest] = size
+                self._published_now(digest, size)
+            else:
+                self.ages.claim(digest)
 
     def _publish_upload(self, digest: Digest, size: int, recipe: bytes, upload_id: str) -> None:
         layout = self._backing.layout
@@ -257,6 +281,9 @@ class Store:
         """
         async with self._records:
             await self._backing.threads.run(self._backing.database.put_tag, record)
+            known = self._contents.tags.get(record.key)
+            if known is None or known.descriptor.digest != record.descriptor.digest:
+                self._contents.changes += 1
             self._contents.tags[record.key] = record
             gone = self._shares.put(record.key, record.version, record.owner)
             if gone is not None:
@@ -296,6 +323,7 @@ class Store:
             if news:
                 await self._backing.threads.run(self._backing.database.put_facts, news)
                 self._contents.facts.update((fact.digest, fact) for fact in news)
+                self._contents.changes += 1
         await self.repositories.take_in(manifest, registry, repository)
 
     def _merged(self, fact: BlobFacts) -> BlobFacts:
@@ -325,23 +353,26 @@ class Store:
             whole = await self._backing.threads.run(
                 images.closure, digest, self._contents.blobs, self._read_whole
             )
-            image = ImageRow(registry, repository, tag, whole.root.descriptor, whole.size, time.time())
+            image = ImageRow(registry, repository, tag, whole.root.descriptor, whole.size, self._unix())
             await self._backing.threads.run(self._backing.database.put_image, image)
             self._contents.images[image.name] = image
-            document = images.encode_index(self._contents.images.values())
-            layout = self._backing.layout
-            await self._backing.threads.run(self._replace_file, layout, layout.index, document)
+            self._contents.changes += 1
+            self.ages.use(digest)
+            await self._backing.threads.run(self._write_index)
 
-    async def retract_image(self, registry: str, repository: str, reference: str) -> None:
-        """Show it no longer, under that tag or digest."""
+    async def retract_image(
+        self, registry: str, repository: str, reference: str, only: Digest | None = None
+    ) -> None:
+        """Show it no longer, under that tag or digest; with `only`, if it still means that manifest."""
         end = f"@{reference}" if ":" in reference else f":{reference}"
         name = f"{registry}/{repository}{end}"
         async with self._records:
-            if self._contents.images.pop(name, None) is not None:
-                layout, threads = self._backing.layout, self._backing.threads
-                await threads.run(self._backing.database.drop_image, name)
-                document = images.encode_index(self._contents.images.values())
-                await threads.run(self._replace_file, layout, layout.index, document)
+            image = self._contents.images.get(name)
+            if image is not None and only in (None, image.descriptor.digest):
+                del self._contents.images[name]
+                self.on_retracted(image)
+                await self._backing.threads.run(self._backing.database.drop_image, name)
+                await self._backing.threads.run(self._write_index)
 
     def images(self) -> list[ImageRow]:
         """In the order of their names."""
@@ -352,6 +383,7 @@ class Store:
         async with self._records:
             await self._backing.threads.run(self._backing.database.add_pin, digest, reason)
             self._contents.pins[digest] = self._contents.pins.get(digest, frozenset()) | {reason}
+            self._contents.changes += 1
 
     async def unpin(self, digest: Digest, reason: str) -> None:
         """One reason is gone. None that there was is fine."""
@@ -361,28 +393,33 @@ class Store:
             if left:
                 self._contents.pins[digest] = left
 
+    @property
+    def changes(self) -> int:
+        """Grows whenever something begins to be a reason to keep something."""
+        return self._contents.changes
+
+    def lost(self) -> set[Digest]:
+        """Blobs that were here, proved rotten or missing, and are not back."""
+        return set(self._contents.lost)
+
     def pins(self) -> Mapping[Digest, frozenset[str]]:
         """Reasons by digest, as they are now."""
         return dict(self._contents.pins)
 
     # In worker threads
 
-    @classmethod
-    def _keep_file(cls, layout: Layout, target: Path, data: bytes) -> None:
-        with disk.storage_errors("read", target):
-            same = target.exists() and target.read_bytes() == data
-        if not same:
-            cls._replace_file(layout, target, data)
+    def _database_rotten(self, reason: str) -> None:
+        """The next start must not open it again, whatever a check says of it."""
+        with suppress(OSError):
+            self._backing.layout.rotten_database.touch(mode=0o600)
+        self.broken_reason = reason
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self.broken.set, idempotent=True)
 
-    @staticmethod
-    def _replace_file(layout: Layout, target: Path, data: Buffer) -> None:
-        source = layout.incoming(target.name)
-        try:
-            disk.write_file(source, data)
-            disk.publish(source, target, 0o600)
-        except StorageError:
-            disk.remove(source)
-            raise
+    def _write_index(self) -> None:
+        index = self._backing.layout.index
+        document = images.encode_index(list(self._contents.images.values()))
+        disk.replace_file(self._backing.layout.incoming(index.name), index, document)
 
     def _read_whole(self, digest: Digest) -> bytes:
         return disk.read_span(self._backing.layout.blob(digest), 0, self._contents.blobs[digest])

@@ -22,6 +22,7 @@ from meshsat.store import disk
 from meshsat.store.disk import Buffer
 from meshsat.store.partial import Backing
 from meshsat.store.records import UploadRow
+from meshsat.store.room import Room
 
 log = structlog.get_logger(__name__)
 
@@ -79,16 +80,19 @@ class _Digests:
 class Upload:
     """One push. Made by `Uploads`; every method but `turn` is called within a turn."""
 
-    def __init__(self, row: UploadRow, size: int, backing: Backing, limits: UploadLimits) -> None:
+    def __init__(self, row: UploadRow, size: int, backing: Backing, limits: UploadLimits, room: Room) -> None:
         self.id = row.id
         self.repository = row.repository
         self.size = size
         """Bytes taken so far."""
         self.touched_at = trio.current_time()
         self.ended = False
+        self.adopting = False
+        """Its bytes are about to count as a blob's."""
         self._algorithm = row.algorithm
         self._backing = backing
         self._limits = limits
+        self._room = room
         self._path = backing.layout.upload(row.id)
         self._digests = _Digests(row.algorithm)
         self._parts: list[Buffer] = []
@@ -135,6 +139,11 @@ class Upload:
         self.size += len(data)
         if self._joined >= JOINED:
             self.touched_at = trio.current_time()
+            try:
+                await self._room.admit(0)  # these bytes count already
+            except BaseException:
+                self._parts, self.size, self._joined = [], self.size - self._joined, 0
+                raise
             await self.flush()
 
     async def flush(self) -> None:
@@ -201,14 +210,17 @@ class Uploads:
         rows: dict[str, UploadRow],
         limits: UploadLimits,
         adopt: Callable[[Digest, int, bytes, str], Awaitable[None]],
+        room: Room,
     ) -> None:
         self._backing = backing
         self._limits = limits
         self._adopt = adopt
+        self._room = room
         self._open: dict[str, Upload] = {}
+        room.uploads = lambda: sum(upload.size for upload in self._open.values() if not upload.adopting)
         for row in rows.values():
             size = backing.layout.upload(row.id).stat().st_size
-            self._open[row.id] = Upload(row, size, backing, limits)
+            self._open[row.id] = Upload(row, size, backing, limits, room)
 
     def __len__(self) -> int:
         return len(self._open)
@@ -220,7 +232,7 @@ class Uploads:
         if len(self._open) >= self._limits.open:
             raise BusyError(f"{len(self._open)} uploads are open, the limit here; try again later")
         row = UploadRow(secrets.token_hex(16), repository, algorithm)
-        upload = self._open[row.id] = Upload(row, 0, self._backing, self._limits)
+        upload = self._open[row.id] = Upload(row, 0, self._backing, self._limits, self._room)
         try:
             await self._backing.threads.run(disk.create_sparse, self._backing.layout.upload(row.id), 0)
             await self._backing.threads.run(self._backing.database.add_upload, row)
@@ -242,7 +254,12 @@ class Uploads:
             await self.cancel(upload)
             raise
         with trio.CancelScope(shield=True):
-            await self._adopt(digest, upload.size, recipe, upload.id)
+            upload.adopting = True
+            try:
+                await self._adopt(digest, upload.size, recipe, upload.id)
+            except BaseException:
+                upload.adopting = False
+                raise
             await self.cancel(upload)
         return upload.size
 

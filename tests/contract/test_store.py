@@ -15,8 +15,9 @@ from meshsat.errors import DigestMismatchError, NotFoundError, StorageError, Sto
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import parse_manifest_untrusted
 from meshsat.store.partial import AlreadyPublishedError, Partial
+from meshsat.store.published import READ_LIMIT
 from meshsat.store.records import TagRecord
-from meshsat.store.store import READ_LIMIT, Store
+from meshsat.store.store import Store
 from meshsat.store.whole import SmallBlob
 from tests.images import Image, build_image, random_bytes
 

@@ -48,7 +48,7 @@ def test_chunks_go_with_their_partial(layout: Layout) -> None:
     database.finish_partial(row.id, DIGEST, 5, b"recipe")
     assert database.chunks(row.id) == {}
     assert database.recipe(DIGEST) == b"recipe"
-    assert database.contents() == Contents(blobs={DIGEST: 5})
+    assert database.contents().blobs == {DIGEST: 5}
     database.drop_blob(DIGEST)
     assert database.recipe(DIGEST) is None
     database.close()
@@ -62,7 +62,7 @@ def test_what_is_done_is_on_the_disk_and_not_only_in_this_process(layout: Layout
     for path in (layout.database, layout.database.with_name("state.sqlite-wal")):
         (copied.root / path.name).write_bytes(path.read_bytes())
     again = Database(copied.database)
-    assert again.contents() == Contents(blobs={DIGEST: 5})
+    assert again.contents().blobs == {DIGEST: 5}
     again.close()
     database.close()
 
@@ -124,3 +124,48 @@ def test_a_closed_one_raises_nothing_but_storage_errors(layout: Layout) -> None:
     ):
         with pytest.raises(StorageError):
             work()
+
+
+def test_a_file_that_rots_in_use_is_told_once_it_is_read(layout: Layout) -> None:
+    told: list[str] = []
+    database = Database(layout.database)
+    database.on_rotten = told.append
+    database.add_blobs([(Digest.of(f"{number}".encode()), number, bytes(200)) for number in range(3000)])
+    assert told == []
+    database._do("PRAGMA wal_checkpoint(TRUNCATE)")
+    database._do("PRAGMA shrink_memory")
+    size = layout.database.stat().st_size
+    with layout.database.open("r+b") as file:  # all but the first pages
+        file.seek(8192)
+        file.write(b"\xa5" * (size - 8192))
+    with pytest.raises(BrokenDatabaseError):
+        database.contents()
+    assert told
+    assert "malformed" in told[0]
+    database.close()
+
+
+def test_how_blobs_are_goes_with_them(layout: Layout) -> None:
+    now = [1000.0]
+    database = Database(layout.database, lambda: now[0])
+    other = Digest.of(b"other")
+    database.add_blob(DIGEST, 5, b"")
+    now[0] = 2000.0
+    database.finish_partial(database.add_partial(other, 5).id, other, 5, b"")
+    database.put_checked(DIGEST, 1500.0)
+    database.put_claims({DIGEST: 1700.0}, {DIGEST: 1600.0})
+    contents = database.contents()
+    assert contents.claimed == {DIGEST: 1700.0, other: 2000.0}
+    assert contents.checked == {DIGEST: 1500.0, other: 2000.0}
+    assert contents.used == {DIGEST: 1600.0}
+    database.drop_blob(DIGEST)
+    contents = database.contents()
+    assert contents.claimed.keys() == {other}
+    assert contents.used == {}
+    database._do("DELETE FROM care")
+    database.put_claims({}, {DIGEST: 1.0})
+    now[0] = 3000.0
+    database.settle_care()
+    contents = database.contents()
+    assert (contents.claimed, contents.checked, contents.used) == ({other: 3000.0}, {other: 3000.0}, {})
+    database.close()

@@ -1,6 +1,7 @@
 import errno
 import os
 import threading
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -123,3 +124,52 @@ async def test_a_fault_in_a_thread_comes_out() -> None:
     for count in (0, 1):
         with pytest.raises(StorageError, match="no"):
             await disk.Threads(count).run(work)
+
+
+def test_the_newest_are_kept_within_bounds(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / f"{number}").write_bytes(bytes(10))
+        os.utime(tmp_path / f"{number}")
+        time.sleep(0.002)  # the order is that of the kernel's clock, which ticks
+    assert disk.keep_newest(tmp_path, 10, 1000) == (5, 50)
+    assert disk.keep_newest(tmp_path, 3, 1000) == (3, 30)
+    assert disk.keep_newest(tmp_path, 10, 25) == (2, 20)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4"]
+    assert disk.keep_newest(tmp_path, 10, 0) == (0, 0)
+
+
+def test_what_is_told_of_files(tmp_path: Path) -> None:
+    path = tmp_path / "sparse"
+    assert (disk.allocated(path), disk.modified_at(path)) == (0, 0.0)
+    disk.create_sparse(path, 1 << 30)
+    (tmp_path / "directory").mkdir()
+    assert disk.sizes_in([tmp_path]) == {path: 1 << 30}
+    assert disk.allocated(path) < 1 << 20
+    assert disk.modified_at(path) > 1e9
+    assert disk.available(tmp_path) > 0
+    with pytest.raises(StorageError):
+        disk.sizes_in([tmp_path / "nowhere"])
+
+
+def test_a_file_that_is_open_outlives_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    fd = disk.open_read(path)
+    path.unlink()
+    assert disk.read_open(fd, path, 2, 3) == b"234"
+    assert disk.read_cached_open(fd, 2, 3) in (b"234", None)
+    assert disk.read_cached_open(fd, 0, disk.CACHED + 1) is None
+    with pytest.raises(StorageError, match="ends 5 bytes too early"):
+        disk.read_open(fd, path, 5, 10)
+    os.close(fd)
+
+
+def test_a_file_is_replaced_whole_and_only_when_it_must(tmp_path: Path) -> None:
+    source, target = tmp_path / "new", tmp_path / "file"
+    disk.keep_file(source, target, b"one")
+    before = target.stat().st_ino
+    disk.keep_file(source, target, b"one")
+    assert target.stat().st_ino == before
+    disk.keep_file(source, target, b"two")
+    assert target.read_bytes() == b"two"
+    assert not source.exists()

@@ -185,3 +185,47 @@ async def test_an_index_that_cannot_be_read_costs_the_names_not_the_blobs(filled
         assert len(store.blobs()) == len(IMAGE.contents)
         assert store.images() == []
     assert filled.index.read_bytes().startswith(b"{\n")
+
+
+async def test_an_image_that_a_power_cut_took_from_the_database_is_taken_from_the_index(
+    filled: Layout,
+) -> None:
+    """The last transactions may be missing, the index is durable."""
+    connection = sqlite3.connect(filled.database)
+    connection.execute("DELETE FROM image")
+    connection.execute("DELETE FROM tag")
+    connection.commit()
+    connection.close()
+    async with await Store.open(filled.data_dir) as store:
+        (image,) = store.images()
+        assert (image.name, image.descriptor.digest) == ("reg.test/pos:1", ROOT)
+        tag = store.tag("reg.test", "pos", "1")
+        assert tag is not None
+        assert tag.resolved_at == 0.0
+
+
+@pytest.mark.parametrize("known", ["another meaning", "gone"])
+async def test_what_the_database_knows_better_is_not_taken_from_the_index(filled: Layout, known: str) -> None:
+    connection = sqlite3.connect(filled.database)
+    connection.execute("DELETE FROM image")
+    if known == "gone":
+        connection.execute("UPDATE tag SET size = 0")
+    else:
+        connection.execute("UPDATE tag SET digest = ?", (str(DIGEST),))
+    connection.commit()
+    connection.close()
+    async with await Store.open(filled.data_dir) as store:
+        assert store.images() == []
+        (tag,) = store.records()
+        assert tag.is_gone is (known == "gone")
+        assert tag.resolved_at == 5.0
+
+
+async def test_a_database_that_broke_in_use_is_not_opened_again(filled: Layout) -> None:
+    """Whatever a check says of it: it broke."""
+    filled.rotten_database.touch()
+    async with await Store.open(filled.data_dir) as store:
+        assert [image.name for image in store.images()] == ["reg.test/pos:1"]
+        assert store.records()[0].resolved_at == 0.0
+    assert filled.broken_database.exists()
+    assert not filled.rotten_database.exists()
