@@ -384,6 +384,37 @@ class RecordSection(Section):
     """Bytes at which the recording ends."""
 
 
+class DiskSection(Section):
+    """What the store may take on its disk, and how it is kept right."""
+
+    budget: Bytes = 0
+    """Bytes of blobs, of blobs on their way and of pushes under way; 0: as many as the disk has."""
+    free: Bytes = 0
+    """Bytes that are to stay free on its file system, whoever uses it."""
+    high: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Part of the budget above which images are evicted,"""
+    low: Annotated[float, Field(gt=0, le=1)] = 0.85
+    """down to this part of it."""
+    grace: Annotated[float, Field(ge=60)] = 3600.0
+    """Seconds for which what nothing refers to stays after it was last pushed, mounted or asked for."""
+    gc_interval: Seconds = 3600.0
+    """Between two rounds of collection."""
+    partial_age: Annotated[float, Field(ge=60)] = 7 * 24 * 3600.0
+    """Seconds for which what has come of a blob stays when nobody wants the rest of it."""
+    scrub_rate: Bytes = 2 * 1024 * 1024
+    """Bytes per second that are read again while nothing is on its way; 0: none are."""
+    scrub_interval: Seconds = 30 * 24 * 3600.0
+    """Seconds after which a blob is read again."""
+    quarantine: Bytes = 256 * 1024 * 1024
+    """Bytes of rotten blobs that are kept for whoever asks what went wrong; of them, the newest 64."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError("low must not lie above high: eviction begins at high and ends at low")
+        return self
+
+
 class LogSection(Section):
     level: str = "info"
     json_lines: bool = False
@@ -409,6 +440,7 @@ class Config(BaseSettings):
     signatures: tuple[SignatureRule, ...] = ()
     """What must be signed; the first rule whose pattern matches decides, and none accepts."""
     audit: AuditSection = AuditSection()
+    disk: DiskSection = DiskSection()
     log: LogSection = LogSection()
 
     @property

@@ -50,6 +50,14 @@ class Metrics:
         self.refused = counter(
             "refused_connections", "Connections refused for want of a valid pass.", "plane"
         )
+        self.disk_used = gauge("disk_used_bytes", "Bytes that the store takes, and has promised to take.")
+        self.disk_budget = gauge("disk_budget_bytes", "Bytes that it may take; 0 is no cap.")
+        self.disk_freed = counter("disk_freed_bytes", "Bytes that were let go, by reason.", "reason")
+        self.evicted_images = counter("evicted_images", "Images evicted under the disk budget.")
+        self.gc_rounds = counter("gc_rounds", "Rounds of collection, by outcome.", "outcome")
+        self.scrubbed_bytes = counter("scrubbed_bytes", "Bytes of blobs read again.")
+        self.rotten_blobs = counter("rotten_blobs", "Blobs whose bytes proved wrong, or were gone.")
+        self.intake_refused = counter("intake_refused", "Times that there was no room for something new.")
         self.registry_requests = counter(
             "registry_requests", "Requests to the embedded registry.", "kind", "status"
         )

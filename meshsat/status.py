@@ -156,6 +156,42 @@ class DesiredStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskStatus:
+    used: int = 0
+    """Bytes of blobs, of all blobs on their way, of pushes under way and of what is quarantined."""
+    budget: int = 0
+    """Bytes; 0 is no cap."""
+    low: int = 0
+    """Bytes down to which images are evicted,"""
+    high: int = 0
+    """once there are more than these."""
+    available: int = 0
+    """Bytes that the file system still takes."""
+    evicted_images: int = 0
+    """This and all that follows: since the node started."""
+    evicted_bytes: int = 0
+    collected_blobs: int = 0
+    """That nothing referred to any more."""
+    collected_bytes: int = 0
+    last_gc: float | None = None
+    """Unix time of the last round of collection that came to its end."""
+    last_gc_freed: int = 0
+    gc_refused: str | None = None
+    """Why nothing was collected in the last round, if so."""
+    intake_stopped: str | None = None
+    """Why nothing more is taken in, if so."""
+    scrubbed_bytes: int = 0
+    scrub_due: int = 0
+    """Blobs that are to be read again now."""
+    scrub_oldest: float | None = None
+    """Unix time before which nothing was found right that was not since."""
+    rotten: int = 0
+    """Blobs whose bytes proved wrong, or were gone."""
+    quarantined: int = 0
+    """Files that are kept of those."""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     peer: str
     name: str
@@ -176,6 +212,7 @@ class NodeStatus:
     control_addresses: tuple[str, ...] = ()
     bulk_addresses: tuple[str, ...] = ()
     transfers: tuple[TransferStatus, ...] = ()
+    disk: DiskStatus = field(default_factory=DiskStatus)
     problems: tuple[str, ...] = field(default=())
     """What an operator should do something about, in plain words."""
 
