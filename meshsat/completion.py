@@ -9,6 +9,7 @@ from meshsat.oci.descriptor import Descriptor
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import Manifest
 from meshsat.signatures import Verifier
+from meshsat.store.records import ImageRow
 from meshsat.store.store import Store
 
 KEPT = 512
@@ -25,6 +26,7 @@ class Completion:
         self._store = store
         self._manifests = manifests
         self._verifier = verifier
+        store.on_retracted = self._retracted
         self._published, self._to_check = trio.open_memory_channel[Digest](QUEUE)
         self._incomplete: dict[tuple[str, str, str | None, Digest], set[Digest]] = {}
         self._shown: dict[tuple[str, str, str | None], Digest] = {}
@@ -64,6 +66,9 @@ class Completion:
             del self._incomplete[key]
         self._shown.pop((registry, repository, reference), None)
         await self._store.retract_image(registry, repository, reference)
+
+    def _retracted(self, image: ImageRow) -> None:
+        self._shown.pop((image.registry, image.repository, image.tag), None)
 
     def blob_published(self, blob: Digest) -> None:
         try:

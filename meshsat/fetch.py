@@ -124,6 +124,7 @@ class Fetcher:
             return None
         if not part_of_another:
             await self.completion.remember(registry, repository, tag, manifest)
+        self._served(digest)
         return Served(manifest.raw, manifest.media_type, manifest.digest, resolved_at, fresh)
 
     def manifest_at_hand(self, name: Name, reference: str | Digest) -> Served | None:
@@ -158,7 +159,13 @@ class Fetcher:
         verdict = self._verifier.known(registry, name.repository, reference, manifest)
         if verdict is None or not verdict.allowed:
             return None
+        self._served(digest)
         return Served(manifest.raw, manifest.media_type, manifest.digest, resolved_at)
+
+    def _served(self, manifest: Digest) -> None:
+        """Whoever was given it comes for its blobs next."""
+        self._store.ages.use(manifest)
+        self._store.ages.claim(manifest)
 
     async def bring_site_manifest(self, record: TagRecord) -> None:
         """Have a manifest of site content here. Raises a `MeshsatError`."""
@@ -178,6 +185,7 @@ class Fetcher:
             if not self._store.belongs(registry, name.repository, digest):
                 return None
             if size is not None:
+                self._store.ages.claim(digest)
                 return StoredBlob(self._store, digest, size)
         facts = self._store.facts(digest)
         elsewhere = facts is not None and not self._store.belongs(registry, name.repository, digest)

@@ -51,6 +51,7 @@ from meshsat.records import RecordKeeper, from_store_untrusted
 from meshsat.registry.access import Access
 from meshsat.registry.app import OPERATOR, create_registry
 from meshsat.reload import Live, Reloaded, Reloader
+from meshsat.repair import Repair
 from meshsat.satellite import SatelliteSource
 from meshsat.signature_policy import SignaturePolicy, read_key, rules_of
 from meshsat.signatures import Verifier
@@ -69,6 +70,7 @@ from meshsat.store.uploads import UploadLimits
 from meshsat.trust import tokens
 from meshsat.trust.keys import PeerId
 from meshsat.trust.passes import NODE as NODE_ROLE
+from meshsat.upkeep.task import Collected, Upkeep
 from meshsat.uplink.client import Uplink
 from meshsat.upstream_gate import UpstreamGate
 from meshsat.vault.vault import Vault
@@ -177,6 +179,19 @@ class Node:
             resolve_timeout=config.registry.resolve_timeout,
             verifier=verifier,
         )
+        self._upkeep = Upkeep(
+            store,
+            config.disk,
+            metrics,
+            held_elsewhere=self._mesh.kept_elsewhere,
+            wanted=self._mesh.wanted,
+            unix=time.time,
+            chance=_chance().random,
+        )
+        self._repair = Repair(store, self._mesh, self._fetcher, policy.allows)
+        self._upkeep.on_rotten = self._repair.want
+        store.removal.on_dropped = self._driver.dropped
+        self._driver.on_served = store.ages.use
         self._site = SiteContent(
             store, self._mesh, self._fetcher, identity.key, time.time, pin=config.registry.pin_pushed
         )
@@ -211,7 +226,9 @@ class Node:
                 config, followed, store, self._mesh, policy, uplink, self.vault, self._reconciler.follow
             )
             self._overview.troubles.append(self._satellite.problem)
+        self._overview.disk = self._upkeep.status
         self._overview.troubles += [
+            self._upkeep.trouble,
             lambda: self._tls.problem if self._tls is not None else None,
             lambda: self._access.problem,
             lambda: "; ".join((uplink.problems if uplink else []) + self.vault.problems()) or None,
@@ -313,6 +330,8 @@ class Node:
             parts.start_soon(self._store.uploads.run)
             if self._satellite is not None:
                 parts.start_soon(self._satellite.run)
+            parts.start_soon(self._repair.run)
+            parts.start_soon(self._upkeep.run)
             async with trio.open_nursery() as servers:
                 listen = self._config.registry
                 registry = create_registry(
@@ -405,7 +424,11 @@ class Node:
         return await self._site.tag(reference, digest, resolved_at)
 
     def holds(self, digest: Digest) -> bool:
+        self._store.ages.claim(digest)  # whoever asks goes on to rely on it
         return self._store.blob_size(digest) is not None
+
+    async def gc(self, *, dry_run: bool) -> Collected:
+        return await self._upkeep.gc(dry_run=dry_run)
 
     async def invite(self, *, uses: int, valid_seconds: float) -> str:
         issuer = self._identity.issuer

@@ -18,6 +18,7 @@ from meshsat.oci.digest import Digest
 from meshsat.protocol.transfer import Transfer
 from meshsat.signatures import Verifier
 from meshsat.status import (
+    DiskStatus,
     ImageStatus,
     NodeStatus,
     PeerStatus,
@@ -53,6 +54,7 @@ class Overview:
         self._metrics = metrics
         self._verifier = verifier
         self._started = time.time()
+        self.disk: Callable[[], DiskStatus] = DiskStatus
         self.troubles: list[Callable[[], str | None]] = [verifier.trouble]
         """Each tells what an operator should do something about, in plain words, if there is something."""
         self.more_troubles: Callable[[], list[str]] = list
@@ -90,6 +92,7 @@ class Overview:
                 )
                 for transfer in self._machine.transfers.values()
             ),
+            disk=self.disk(),
             problems=tuple(self._problems()),
         )
 

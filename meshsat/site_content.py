@@ -121,6 +121,7 @@ class SiteContent:
         """Whether the repository has it, and this node holds it."""
         if self._store.blob_size(digest) is None:
             return False
+        self._store.ages.claim(digest)
         if name is None:
             return self._store.repositories.holding(digest) is not None
         return self._store.belongs(_registry(name), name.repository, digest)
@@ -159,6 +160,7 @@ class SiteContent:
                 f"{name} has not what the manifest refers to: {', '.join(missing[:3])}{more}; push that first"
             )
         for child in manifest.children:
+            self._store.ages.claim(child.digest)
             size = self._store.blob_size(child.digest)
             if size is not None and size != child.size:
                 raise InvalidInputError(f"{child.digest} has {size} bytes, not {child.size}")

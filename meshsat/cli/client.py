@@ -35,9 +35,9 @@ class NodeClient:
             self._check(answer)
             return self._json(answer.text)
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The JSON object that POST `body` to `path` gives. Raises as `get` does."""
-        with self._connected(ANSWER_LIMIT) as http, self._told():
+    def post(self, path: str, body: dict[str, Any], patience: float = ANSWER_LIMIT) -> dict[str, Any]:
+        """The JSON object that POST `body` to `path` gives within `patience` seconds. Raises as `get` does."""
+        with self._connected(patience) as http, self._told():
             answer = http.post(path, json=body)
             self._check(answer)
             told: dict[str, Any] = self._json(answer.text)

@@ -10,6 +10,7 @@ from meshsat.cli import (
     demo,
     desired,
     export,
+    gc,
     images,
     import_,
     init,
@@ -59,6 +60,7 @@ app.command("desired")(desired.run)
 app.command("wan")(wan.run)
 app.command("plan")(plan.run)
 app.command("reload")(reload.run)
+app.command("gc")(gc.run)
 app.command("version")(version.run)
 app.command("demo")(demo.run)
 app.command("shadow")(shadow.run)

@@ -30,6 +30,7 @@ def _pairs(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "WAN", f"{size(status['wan_bytes_in'])} in, {size(status['wan_bytes_out'])} out"
     yield "LAN", f"{size(status['lan_bytes_in'])} in, {size(status['lan_bytes_out'])} out"
     yield "content", f"{status['images']} images, {status['blobs']} blobs, {size(status['blob_bytes'])}"
+    yield "disk", disk_in_words(status["disk"])
     yield "peers", str(status["peers"])
     yield "registry", status["registry_address"] or "(off)"
     yield "control", ", ".join(status["control_addresses"]) or "(none)"
@@ -56,6 +57,22 @@ def uplink_in_words(uplink: dict[str, Any]) -> str:
     if uplink["up"] is False and uplink["last_error"]:
         why = f": {uplink['last_error']}{in_words(uplink.get('failing_for'), uplink.get('retry_in'))}"
     return words + cap + why
+
+
+def disk_in_words(disk: dict[str, Any]) -> str:
+    """How much of the budget is taken, what was let go, and how far scrubbing is."""
+    from meshsat.cli.units import size
+
+    budget = f" of {size(disk['budget'])}" if disk["budget"] else ""
+    words = [f"{size(disk['used'])}{budget} used, {size(disk['available'])} free"]
+    if disk["evicted_images"]:
+        words.append(f"{disk['evicted_images']} images evicted ({size(disk['evicted_bytes'])})")
+    if disk["collected_bytes"]:
+        words.append(f"{size(disk['collected_bytes'])} collected")
+    words.append(f"{size(disk['scrubbed_bytes'])} scrubbed, {disk['scrub_due']} blobs due")
+    if disk["rotten"]:
+        words.append(f"{disk['rotten']} rotten")
+    return "; ".join(words)
 
 
 def _transfer(transfer: dict[str, Any]) -> str:

@@ -67,6 +67,8 @@ class Driver:
         self.judges: dict[int, Judge] = {}
         """Who judges the records of a kind (`spread.Kind`), with the peer that passed one on."""
         self.on_published: Callable[[Digest], None] = lambda _blob: None
+        self.on_served: Callable[[Digest], None] = lambda _blob: None
+        """Called when a peer was given something of a blob."""
         self._store = store
         self._transports = transports
         self._metrics = metrics
@@ -361,6 +363,7 @@ class Driver:
     def chunk_sent(self, link: Link, blob: Digest, index: int, *, failed: bool) -> None:
         if not failed:
             self._metrics.chunks_out.inc()
+            self.on_served(blob)
         if self.links.get(link.peer) is link:
             self.feed(events.ChunkSent(link.peer, blob, index, failed))
 
@@ -438,6 +441,10 @@ class Driver:
     def stored(self, blob: Digest, size: int) -> None:
         """A blob came into the store another way (a manifest)."""
         self._published(blob, size)
+
+    def dropped(self, blob: Digest) -> None:
+        """A blob is no longer in the store."""
+        self.feed(events.BlobDropped(blob))
 
     async def _forget(self, effect: effects.ForgetChunks) -> None:
         partial = self._partials.get(effect.blob)

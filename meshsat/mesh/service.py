@@ -1,5 +1,6 @@
 """The mesh as the rest of the node sees it: demand a blob, ask what a reference means, look who is there."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -20,6 +21,7 @@ from meshsat.protocol.gossip import ImageRecord
 from meshsat.protocol.machine import Machine
 from meshsat.protocol.token_use import TokenUse
 from meshsat.protocol.wire import Source
+from meshsat.trust.keys import PeerId
 
 log = structlog.get_logger(__name__)
 
@@ -119,6 +121,17 @@ class Mesh:
         have it."""
         return self.machine.held_by_peers(blob) is not None or (elsewhere and self.machine.site_has_uplink())
 
+    def wanted(self) -> set[Digest]:
+        """The blobs that this node waits for, or fetches for others."""
+        return {*self.driver.demands, *self.machine.transfers}
+
+    def kept_elsewhere(self, blob: Digest) -> bool:
+        """Whether a peer holds it whole that is to keep its copy when all who hold it must let go of theirs.
+        Every holder thinks of the same one, so that they do not all rely on each other."""
+        ours = _rank(blob, self.machine.me)
+        sessions = self.machine.sessions.items()
+        return any(blob in session.holds and _rank(blob, peer) < ours for peer, session in sessions)
+
     # --- references ---
 
     async def resolve(
@@ -156,6 +169,10 @@ class Mesh:
                 asked.remove(question)
                 if not asked:
                     del self.driver.questions[key]
+
+
+def _rank(blob: Digest, peer: PeerId) -> bytes:
+    return hashlib.sha256(f"{blob} {peer}".encode()).digest()
 
 
 def error_of(fault: Fault | None, message: str) -> MeshsatError:

@@ -38,6 +38,8 @@ from meshsat.web.planned import STATE_LIMIT, PlanResponse
 from meshsat.web.secrets import secret_routes
 from meshsat.web.view import NodeView, PullEvent
 
+LISTED = 1000
+"""Blobs that a round of collection names, the largest."""
 MAX_USES = 10_000
 MAX_VALID_SECONDS = 366 * 24 * 3600.0
 
@@ -70,6 +72,7 @@ def create_api(view: NodeView) -> Starlette:
         Route("/api/v1/pull", api.pull, methods=["POST"]),
         Route("/api/v1/tag", api.tag, methods=["POST"]),
         Route("/api/v1/held", api.held, methods=["POST"]),
+        Route("/api/v1/gc", api.gc, methods=["POST"]),
         Route("/api/v1/invite", api.invite, methods=["POST"]),
         *secret_routes(view),
         Route("/api/v1/wan", api.wan),
@@ -183,6 +186,27 @@ class _Api:
             done = await self._view.reload()
             entry.reason = f"changed: {', '.join(done.changed) or 'nothing'}"
         return JSONResponse(as_json(done))
+
+    async def gc(self, request: Request) -> Response:
+        body = parse_arguments_untrusted(await read_body_untrusted(request), {"dry_run": bool})
+        dry_run = body.get("dry_run", False)
+        collected = await self._view.gc(dry_run=dry_run)
+        swept = collected.swept
+        listed = sorted(swept.blobs.items(), key=lambda one: -one[1][0])[:LISTED]
+        return JSONResponse(
+            {
+                "dry_run": dry_run,
+                "refused": collected.refused,
+                "freed_bytes": swept.freed,
+                "images": sorted(swept.images),
+                "blobs": len(swept.blobs),
+                "partial_bytes": swept.partials,
+                "largest": [
+                    {"digest": str(digest), "size": size, "reason": reason}
+                    for digest, (size, reason) in listed
+                ],
+            }
+        )
 
     async def invite(self, request: Request) -> Response:
         known = {"uses": int, "valid_seconds": (int, float)}

@@ -3,7 +3,7 @@
 Laws: the snapshots are cheap and never wait. Whoever stops iterating over `pull` withdraws its interest.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -63,6 +63,35 @@ class PlanStep(Protocol):
     def plan(self) -> object | None: ...
 
 
+class SweptAnswer(Protocol):
+    @property
+    def blobs(self) -> Mapping[Digest, tuple[int, str]]:
+        """Bytes, and why."""
+
+    @property
+    def images(self) -> Sequence[str]:
+        """Of these, the images that were evicted."""
+
+    @property
+    def partials(self) -> int:
+        """Bytes of blobs on their way that nobody wants."""
+
+    @property
+    def freed(self) -> int:
+        """Bytes in all."""
+
+
+class CollectedAnswer(Protocol):
+    """What a round of collection let go of, or would."""
+
+    @property
+    def swept(self) -> SweptAnswer: ...
+
+    @property
+    def refused(self) -> str | None:
+        """Why nothing was collected."""
+
+
 class NodeView(Protocol):
     @property
     def metrics(self) -> Metrics: ...
@@ -114,6 +143,9 @@ class NodeView(Protocol):
 
     async def reload(self) -> Reloaded:
         """Read the configuration again. Raises `ConfigError`, and changes nothing then."""
+
+    async def gc(self, *, dry_run: bool) -> CollectedAnswer:
+        """A round of collection and eviction now; `dry_run`: only what it would do. Raises `StorageError`."""
 
     async def invite(self, *, uses: int, valid_seconds: float) -> str:
         """A join token. Raises `DeniedError` where this node is no enroller."""

@@ -27,6 +27,7 @@ from meshsat.planning import Planned
 from meshsat.reload import Reloaded
 from meshsat.status import (
     DesiredStatus,
+    DiskStatus,
     ImageStatus,
     NodeStatus,
     PeerStatus,
@@ -36,6 +37,8 @@ from meshsat.status import (
     UplinkStatus,
     WanStatus,
 )
+from meshsat.upkeep.sweep import Swept
+from meshsat.upkeep.task import Collected
 from meshsat.vault.vault import Vault
 from meshsat.web.api import create_api
 from meshsat.web.view import PullEvent
@@ -65,6 +68,17 @@ def make_status() -> NodeStatus:
         registry_address="127.0.0.1:5000",
         control_addresses=("10.0.0.7:4701",),
         transfers=(TransferStatus("sha256:" + "cd" * 32, 5_000_000, 20_000_000, 3),),
+        disk=DiskStatus(
+            used=40_000_000,
+            budget=50_000_000,
+            available=7_000_000,
+            evicted_images=2,
+            evicted_bytes=9_000_000,
+            collected_bytes=1_000,
+            scrubbed_bytes=5_000,
+            scrub_due=3,
+            rotten=1,
+        ),
         problems=("the disk is 97 % full",),
     )
 
@@ -143,6 +157,10 @@ class FakeNode:
 
     async def tag(self, reference: Reference, digest: Digest, resolved_at: float | None) -> Any:
         raise AssertionError("no verb of these tests tags")
+
+    async def gc(self, *, dry_run: bool) -> Collected:
+        swept = Swept({Digest.of(b"old"): (3_000_000, "nothing refers to it")}, ["reg.test/pos:1"])
+        return Collected(swept, "cannot be known" if dry_run else None)
 
     async def invite(self, *, uses: int, valid_seconds: float) -> str:
         self.invited.append((uses, valid_seconds))

@@ -19,6 +19,8 @@ def test_one_screen_tells_it_all(meshsat: Meshsat, node: FakeNode) -> None:
         "0 B in, 160.0 MB out",
         "1 images, 6 blobs, 40.0 MB",
         "down, at most 2.5 MB/s: connection refused",
+        "40.0 MB of 50.0 MB used, 7.0 MB free; 2 images evicted (9.0 MB); 1.0 kB collected",
+        "5.0 kB scrubbed, 3 blobs due; 1 rotten",
         "127.0.0.1:5000",
         "10.0.0.7:4701",
         "25 % of 20.0 MB, 3 sources",

@@ -165,3 +165,19 @@ async def test_its_discoveries_begin_when_its_ports_are_known(autojump_clock: Cl
         assert began == [node.transport.addresses]
         assert began[0]
         node.driver.feed(events.TimerExpired())
+
+
+async def test_of_those_who_hold_a_blob_one_keeps_its_copy(autojump_clock: Clock) -> None:
+    """All of them agree on which, so that they do not all let go of theirs in trust of each other."""
+    site = Site()
+    nodes = [site.add(name) for name in ("a", "b", "c")]
+    blobs = [Digest.of(f"{number}".encode()) for number in range(30)]
+    async with site.running():
+        for node in nodes:
+            for blob in blobs:
+                node.driver.feed(events.BlobPublished(blob, 4))
+        await trio.sleep(2)
+        keepers = {blob: [node for node in nodes if not node.mesh.kept_elsewhere(blob)] for blob in blobs}
+        assert all(len(kept) == 1 for kept in keepers.values())
+        assert {kept[0].machine.me for kept in keepers.values()} == {node.machine.me for node in nodes}
+        assert all(not node.mesh.kept_elsewhere(BLOB) for node in nodes)

@@ -34,6 +34,8 @@ from meshsat.status import (
     WanRow,
     WanStatus,
 )
+from meshsat.upkeep.sweep import Swept
+from meshsat.upkeep.task import Collected
 from meshsat.vault.vault import Vault
 from meshsat.web.api import create_api, create_public_api
 from meshsat.web.arguments import BODY_LIMIT
@@ -156,6 +158,12 @@ class View:
 
     def holds(self, digest: Digest) -> bool:
         return digest == Digest.of(b"held")
+
+    async def gc(self, *, dry_run: bool) -> Collected:
+        if self.fault is not None:
+            raise self.fault
+        swept = Swept({Digest.of(b"old"): (3, "nothing refers to it")}, ["reg.test/pos:1"], 4)
+        return Collected(swept, "cannot be known" if dry_run else None)
 
     async def invite(self, *, uses: int, valid_seconds: float) -> str:
         if self.fault is not None:
@@ -399,6 +407,28 @@ async def test_what_is_no_route_or_method_is_told_as_json(view: View) -> None:
     answer = await get(view, "/api/v1/pull")
     assert (answer.status, answer.json["error"]["code"]) == (405, "method_not_allowed")
     assert "POST" in answer["allow"]
+
+
+async def test_gc(view: View) -> None:
+    answer = await post(view, "/api/v1/gc", {})
+    assert (answer.status, answer.json) == (
+        200,
+        {
+            "dry_run": False,
+            "refused": None,
+            "freed_bytes": 7,
+            "images": ["reg.test/pos:1"],
+            "blobs": 1,
+            "partial_bytes": 4,
+            "largest": [{"digest": str(Digest.of(b"old")), "size": 3, "reason": "nothing refers to it"}],
+        },
+    )
+    answer = await post(view, "/api/v1/gc", {"dry_run": True})
+    assert (answer.json["dry_run"], answer.json["refused"]) == (True, "cannot be known")
+    assert (await post(view, "/api/v1/gc", {"dry_run": 1})).status == 400
+    view.fault = StorageError("the disk is gone")
+    answer = await post(view, "/api/v1/gc", {})
+    assert (answer.status, answer.json["error"]["message"]) == (500, "the disk is gone")
 
 
 async def test_a_defect_is_told_without_its_details_and_raised_on(view: View) -> None:
