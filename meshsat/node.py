@@ -190,7 +190,7 @@ class Node:
         )
         self._repair = Repair(store, self._mesh, self._fetcher, policy.allows)
         self._upkeep.on_rotten = self._repair.want
-        store.removal.on_dropped = self._driver.dropped
+        store.removal.on_dropped = self._dropped
         self._driver.on_served = store.ages.use
         self._site = SiteContent(
             store, self._mesh, self._fetcher, identity.key, time.time, pin=config.registry.pin_pushed
@@ -202,7 +202,14 @@ class Node:
             self._fetcher,
             policy,
             self._tags,
-            Own(identity.key, identity.member.site, identity.member.roles, time.time, _chance()),
+            Own(
+                identity.key,
+                identity.member.site,
+                identity.member.roles,
+                time.time,
+                _chance(),
+                self._upkeep.leaves,
+            ),
         )
         own = Self(
             identity.key.peer_id,
@@ -216,6 +223,7 @@ class Node:
             own, store, self._mesh, self._fetcher.pulling, policy, uplink, metrics.lan_in
         )
         self._planning.roles_of = self._roles_of
+        self._upkeep.desired = self._reconciler.desired
         self._overview = Overview(
             config, identity, store, uplink, self._driver, self._planes, metrics, verifier
         )
@@ -237,6 +245,10 @@ class Node:
             lambda: reloader.problem() if reloader is not None else None,
         ]
         self._overview.more_troubles = self._reconciler.problems
+
+    def _dropped(self, blob: Digest) -> None:
+        self._driver.dropped(blob)
+        self._reconciler.dropped(blob)
 
     def _heard(self, record: ImageRecord) -> None:
         (self._site.heard if record.registry == SITE else self._keeper.keep)(record)

@@ -36,7 +36,7 @@ class NodeClient:
             return self._json(answer.text)
 
     def post(self, path: str, body: dict[str, Any], patience: float = ANSWER_LIMIT) -> dict[str, Any]:
-        """The JSON object that POST `body` to `path` gives within `patience` seconds. Raises as `get` does."""
+        """The JSON object that POST `body` to `path` gives within `patience` seconds. Raises like `get`."""
         with self._connected(patience) as http, self._told():
             answer = http.post(path, json=body)
             self._check(answer)

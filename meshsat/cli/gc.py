@@ -20,7 +20,7 @@ def run(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Collect what nothing refers to, and evict what the disk budget has no room for."""
+    """Let go of what nothing refers to, and of what has no room."""
     import json
 
     from meshsat.cli.client import NodeClient

@@ -34,8 +34,8 @@ def subject_of_tag(tag: str | None) -> Digest | None:
 
 
 class Stocktaking:
-    """`desired`: manifests that the desired state wants here; None: not known yet. `wanted`: blobs that
-    somebody fetches or waits for."""
+    """`desired`: what the desired state wants here, manifests or all that they refer to; None: not known yet.
+    `wanted`: blobs that somebody fetches or waits for."""
 
     def __init__(
         self,
@@ -50,6 +50,8 @@ class Stocktaking:
         self._wanted = wanted
         self._graph = Graph(store)
         self._lost_at: dict[Digest, float] = {}
+        self.kept_bytes: int | None = None
+        """Of what eviction may never take, when stock was last taken."""
 
     async def take(self) -> Stock:
         """Raises `RefusedError`."""
@@ -57,18 +59,25 @@ class Stocktaking:
         desired = self._desired()
         if desired is None:
             raise RefusedError("the desired state is not known yet")
-        images, pins = store.images(), store.pins()
-        trusted = {*pins, *desired, *(image.descriptor.digest for image in images)}
+        trusted = {*store.pins(), *(image.descriptor.digest for image in store.images())}
         tags = [tag.descriptor.digest for tag in store.records() if not tag.is_gone]
-        await self._graph.load([*trusted, *tags], trusted)
+        others = [digest for digest in (*desired, *tags) if self._may_be_manifest(digest)]
+        await self._graph.load([*trusted, *others], trusted)
         # Nothing waits from here on: all of it is of one moment.
         desired = self._desired()
         if desired is None:
             raise RefusedError("the desired state is not known any more")
         stock = self._compose(frozenset(store.pins()) | frozenset(desired))
         self._check_lost(stock)
+        kept = reach(stock.required, stock.links, stock.dependents) | stock.site | stock.loose
+        self.kept_bytes = sum(stock.sizes.get(digest, 0) for digest in kept)
         self._graph.forget({*stock.sizes, *mark(stock)})
         return stock
+
+    def _may_be_manifest(self, digest: Digest) -> bool:
+        """What is desired may be told with all that it refers to: layers are not read for that."""
+        facts = self._store.facts(digest)
+        return facts is None or facts.media_type in MANIFEST_TYPES
 
     async def images_with(self, digest: Digest) -> tuple[ImageRow, ...]:
         """The whole images that a manifest or blob is part of, as far as their manifests can be read."""
@@ -179,9 +188,7 @@ class Stocktaking:
         self._lost_at = {digest: self._lost_at.get(digest, now) for digest in lost}
         missing = reach(_roots(stock), stock.links, stock.dependents) & lost
         for digest in missing - stock.links.keys():
-            facts = self._store.facts(digest)
-            known_blob = facts is not None and facts.media_type not in MANIFEST_TYPES
-            if not known_blob and now - self._lost_at[digest] < LOST_PATIENCE:
+            if self._may_be_manifest(digest) and now - self._lost_at[digest] < LOST_PATIENCE:
                 raise RefusedError(f"{digest} was lost and is not back yet: what it refers to is not known")
 
 

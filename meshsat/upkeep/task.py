@@ -78,7 +78,8 @@ class Upkeep:
         chance: Callable[[], float],
     ) -> None:
         self.desired: Callable[[], Collection[Digest] | None] = lambda: ()
-        """Gives the manifests that the desired state wants here; None: not known yet, nothing is let go."""
+        """Gives what the desired state wants here, manifests or all that they refer to; None: that is not
+        known yet, and nothing is let go."""
         self.on_rotten: Callable[[Rotten], None] = lambda _rotten: None
         """Called with what was put away; whoever can should bring it back."""
         self._store = store
@@ -138,6 +139,14 @@ class Upkeep:
                 log.info("images are not retired yet", reason=str(refused))
             self._count(swept)
             return swept.freed
+
+    def leaves(self) -> int | None:
+        """Bytes that the disk budget leaves once all that may go is gone, as far as that is known; None: there
+        is no budget."""
+        if not self._budget.section.budget:
+            return None
+        kept = self._stocktaking.kept_bytes
+        return max(0, self._budget.section.budget - (self._store.room.used if kept is None else kept))
 
     async def images_with(self, digest: Digest) -> tuple[ImageRow, ...]:
         """The whole images that this manifest or blob is part of."""

@@ -190,7 +190,12 @@ class _Api:
     async def gc(self, request: Request) -> Response:
         body = parse_arguments_untrusted(await read_body_untrusted(request), {"dry_run": bool})
         dry_run = body.get("dry_run", False)
-        collected = await self._view.gc(dry_run=dry_run)
+        if dry_run:
+            collected = await self._view.gc(dry_run=True)
+        else:
+            with self._recorded(request, "storage.collect", "store") as entry:
+                collected = await self._view.gc(dry_run=False)
+                entry.reason = collected.refused or f"{collected.swept.freed} bytes freed"
         swept = collected.swept
         listed = sorted(swept.blobs.items(), key=lambda one: -one[1][0])[:LISTED]
         return JSONResponse(

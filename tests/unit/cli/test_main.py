@@ -22,6 +22,7 @@ VERBS = (
     "wan",
     "plan",
     "reload",
+    "gc",
     "version",
     "demo",
     "shadow",
