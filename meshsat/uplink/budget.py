@@ -99,7 +99,8 @@ class Budget:
         return self._rate
 
     def set_rate(self, rate: int) -> None:
-        """Takes effect at once: on connections that are open as well."""
+        """Takes effect at once: on connections that are open as well, but for what their senders were given
+        leave for while there was no cap."""
         if rate == self._rate:
             return
         self._fill()

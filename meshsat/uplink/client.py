@@ -114,6 +114,7 @@ class Uplink:
     def set_section(self, section: UplinkSection) -> None:
         """The node's own limits are other ones."""
         self.meter.allowance.set_local(section.limits, section.urgent)
+        self.meter.accounts.timezone = section.quota.timezone
         self.meter.apply()
 
     def limit(self, limits: WanLimits | None) -> None:

@@ -52,9 +52,12 @@ class Meter:
         self.metrics.wan_gate.set(int(verdict.gate))
         self.metrics.wan_rate.set(self.measured.rate)
         self.metrics.wan_quota_left.clear()
+        left: dict[str, int] = {}
         for one in self.allowance.quotas():
-            left = self.metrics.wan_quota_left.labels(one.period.value)
-            left.set(max(0, one.cap - one.spent))
+            rest = max(0, one.cap - one.spent)
+            left[one.period.value] = min(rest, left.get(one.period.value, rest))
+        for period, rest in left.items():
+            self.metrics.wan_quota_left.labels(period).set(rest)
 
     def open(self, stream: trio.SocketStream, window: int | None) -> "Counted":
         """`window`: what `connect` was given."""

@@ -6,7 +6,9 @@ the headers of every segment (`HEADERS`). Not seen: payload that came twice, the
 
 import socket
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import zip_longest
 from typing import Any
 
 import trio
@@ -63,12 +65,21 @@ def _bound(sock: trio.socket.SocketType, window: int | None) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window // 2)
 
 
+def _in_turn(targets: Sequence[tuple[int, Any]]) -> list[tuple[int, Any]]:
+    """The families by turns, the first one's first address first: where one does not work at all, the other
+    is not far (RFC 8305, 4)."""
+    families: dict[int, list[tuple[int, Any]]] = {}
+    for target in targets:
+        families.setdefault(target[0], []).append(target)
+    return [one for row in zip_longest(*families.values()) for one in row if one is not None]
+
+
 async def connect(host: str, port: int, window: int | None) -> trio.SocketStream:
     """The first of a name's addresses that answers, each tried a moment after the one before. `window`:
     bytes that the other side may send ahead of what is read; None: as the kernel likes. Raises `OSError`,
     caused by the group of what each address said."""
     found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    targets = [(family, address) for family, _, _, _, address in found][:ADDRESSES]
+    targets = _in_turn([(family, address) for family, _, _, _, address in found])[:ADDRESSES]
     faults: list[OSError] = []
     winner: list[trio.socket.SocketType] = []
 

@@ -138,6 +138,9 @@ async def test_the_gate_is_told_at_first_and_when_it_changes() -> None:
                     while told[-1] is not gate:
                         await trio.sleep(0.01)
             assert uplink.meter.budget.rate == 5
+            value = uplink.meter.metrics.registry.get_sample_value
+            assert value("meshsat_wan_gate") == 2.0
+            assert value("meshsat_wan_quota_left_bytes", {"period": "day"}) is None
             assert told == [Gate.OPEN, Gate.SHUT, Gate.OPEN]
             nursery.cancel_scope.cancel()
 

@@ -55,7 +55,11 @@ class Names(trio.abc.HostnameResolver):
 
     async def getaddrinfo(self, *_: Any, **__: Any) -> Any:
         await trio.lowlevel.checkpoint()
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in self.addresses]
+        families = [socket.AF_INET6 if ":" in host else socket.AF_INET for host, _ in self.addresses]
+        return [
+            (family, socket.SOCK_STREAM, 6, "", address)
+            for family, address in zip(families, self.addresses, strict=True)
+        ]
 
     async def getnameinfo(self, *_: Any) -> Any:
         raise NotImplementedError
@@ -74,6 +78,17 @@ async def test_the_first_address_that_answers_is_taken() -> None:
         trio.socket.set_custom_hostname_resolver(Names(("127.0.0.1", closed_port()), ("127.0.0.1", port)))
         stream = await connect("reg.test", port, None)
         assert stream.socket.getpeername()[1] == port
+        await stream.aclose()
+
+
+async def test_one_family_that_does_not_work_is_no_end() -> None:
+    """Eight addresses that lead nowhere come before the one that answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        names = Names(*(("::1", closed_port()) for _ in range(8)), ("127.0.0.1", port))
+        trio.socket.set_custom_hostname_resolver(names)
+        stream = await connect("reg.test", port, 8192)
+        assert stream.socket.getpeername()[:2] == ("127.0.0.1", port)
         await stream.aclose()
 
 
