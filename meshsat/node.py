@@ -223,6 +223,7 @@ class Node:
             own, store, self._mesh, self._fetcher.pulling, policy, uplink, metrics.lan_in
         )
         self._planning.roles_of = self._roles_of
+        self._planning.budget = self._upkeep.leaves
         self._upkeep.desired = self._reconciler.desired
         self._overview = Overview(
             config, identity, store, uplink, self._driver, self._planes, metrics, verifier
