@@ -141,8 +141,8 @@ class Upkeep:
             return swept.freed
 
     def leaves(self) -> int | None:
-        """Bytes that the disk budget leaves once all that may go is gone, as far as that is known; None: there
-        is no budget."""
+        """Bytes that the disk budget leaves once all that may go is gone, as far as is known; None: there is
+        no budget."""
         if not self._budget.section.budget:
             return None
         kept = self._stocktaking.kept_bytes

@@ -11,11 +11,13 @@ import httpx
 import pytest
 import trio
 
+from meshsat.cli.faults import culprit
 from meshsat.config import Config, PullThroughSection, RegistrySection, UplinkSection
 from meshsat.errors import ConfigError, DeniedError, MeshsatError, StoreLockedError
 from meshsat.mesh.identity import Identity
 from meshsat.metrics import Metrics
 from meshsat.node import Listening, Node, live_settings, run_node
+from meshsat.oci.digest import Digest
 from meshsat.pull_through import PullThrough
 from meshsat.registry import passwords
 from meshsat.reload import Reloaded, Reloader, flat
@@ -290,3 +292,32 @@ def test_every_setting_that_changes_live_is_one() -> None:
     for live in live_settings(uplink, PullThrough(PullThroughSection(), 1.0)):
         for key in live.keys:
             assert any(live.covers(name) and name.startswith(key) for name in names), key
+
+
+async def test_a_database_that_breaks_in_use_ends_the_node_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    """Whatever it would still answer is not to be trusted; its supervisor starts it again."""
+    identity = FLEET.member(directory=tmp_path)
+
+    async def break_it() -> None:
+        async with running(config(tmp_path), identity) as (node, _):
+            assert await node.gc(dry_run=True)
+            node._store._backing.database.on_rotten("database disk image is malformed")
+            await trio.sleep_forever()
+
+    with pytest.raises(BaseExceptionGroup) as ended, trio.fail_after(LIMIT):
+        await break_it()
+    assert "rebuilt at the next start" in str(culprit(ended.value))
+    async with running(config(tmp_path), identity) as (node, _):
+        assert (tmp_path / "store" / "state.sqlite.broken").exists()
+        assert node.status().disk.used == 0
+
+
+async def test_peers_hear_of_what_is_let_go(tmp_path: Path) -> None:
+    identity = FLEET.member(directory=tmp_path)
+    async with running(config(tmp_path), identity) as (node, _):
+        digest = Digest.of(b"old")
+        await node._store.put(b"old", digest)
+        node._driver.stored(digest, 3)
+        assert digest in node._machine._state.held
+        await node._store.removal.drop(digest, lambda: True)
+        assert digest not in node._machine._state.held

@@ -1,5 +1,7 @@
 """A blob is let go of: at once from view, then from the disk; and nothing that began to rely on it is lost."""
 
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -151,3 +153,29 @@ async def test_the_quarantine_keeps_the_newest_within_its_bounds(tmp_path: Path)
         await store.put(DATA, DIGEST)
         await store.removal.quarantine(DIGEST)
         assert not list((tmp_path / "store" / "quarantine").iterdir())
+
+
+async def test_what_is_put_while_the_file_goes_has_its_file_afterwards(tmp_path: Path) -> None:
+    async with await Store.open(tmp_path) as store:
+        await store.put(DATA, DIGEST)
+        unlink, begun, published = store.removal._unlink, threading.Event(), threading.Event()
+        add_blobs = store._backing.database.add_blobs
+
+        def slow(digest: Digest) -> None:
+            begun.set()
+            published.wait(0.2)  # who does not wait for the turn of this blob comes in between
+            unlink(digest)
+
+        def add(rows: Sequence[tuple[Digest, int, bytes]]) -> None:
+            add_blobs(rows)
+            published.set()
+
+        store.removal._unlink = slow  # type: ignore[method-assign]
+        store._backing.database.add_blobs = add  # type: ignore[method-assign]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.removal.drop, DIGEST, yes)
+            await trio.to_thread.run_sync(begun.wait)
+            await store.put(DATA, DIGEST)
+        assert store.blob_path(DIGEST).read_bytes() == DATA
+    async with await Store.open(tmp_path) as store:
+        assert store.blob_size(DIGEST) == len(DATA)

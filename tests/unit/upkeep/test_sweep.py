@@ -178,3 +178,17 @@ async def test_what_came_of_a_blob_that_nobody_wants_goes_after_a_while(
     assert disk.store.room.used == 0
     partial = await disk.store.partial(digest, len(LARGE))
     assert partial.have_bytes == 0
+
+
+async def test_a_layer_that_a_push_mounted_stays_when_its_image_is_evicted(
+    autojump_clock: Clock, disk: Disk
+) -> None:
+    """The push's manifest is still to come: the layer belongs to its repository already."""
+    layer = Digest.of(random_bytes(5000, 1))
+    await disk.hold(IMAGE, "pos")
+    await trio.sleep(GRACE + 1)
+    disk.store.ages.claim(layer)
+    await disk.store.repositories.add("app", [layer])
+    await trio.sleep(60)
+    await sweep(disk).evict(lambda: 1_000_000, Swept())
+    assert disk.held(IMAGE) == {str(layer)}

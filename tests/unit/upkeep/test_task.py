@@ -7,6 +7,7 @@ from trio.abc import Clock
 from meshsat.cli.faults import culprit
 from meshsat.errors import StorageError, StorageFullError
 from meshsat.oci.digest import Digest
+from meshsat.upkeep.marking import Stock
 from meshsat.upkeep.task import QUIET, Upkeep
 from tests.images import Image, build_image, random_bytes
 from tests.unit.upkeep.conftest import Disk, unix
@@ -310,4 +311,33 @@ async def test_settings_change_while_it_runs(autojump_clock: Clock, disk: Disk) 
         upkeep.apply(upkeep._budget.section.model_copy(update={"budget": 210_000, "high": 1.0, "low": 1.0}))
         await trio.sleep(5)
         assert names(disk) == "bc"
+        nursery.cancel_scope.cancel()
+
+
+async def test_where_nothing_can_be_evicted_that_is_told_and_tried_again_now_and_then(
+    autojump_clock: Clock, disk: Disk
+) -> None:
+    await fill(disk)
+    for one in IMAGES[:3]:
+        await disk.store.pin(Digest.parse_untrusted(one.root), "asked for")
+    upkeep = disk.upkeep(budget=350_000, high=0.8, low=0.5)
+    taken = 0
+    take = upkeep._stocktaking.take
+
+    async def counted() -> Stock:
+        nonlocal taken
+        taken += 1
+        return await take()
+
+    upkeep._stocktaking.take = counted  # type: ignore[method-assign]
+    async with trio.open_nursery() as nursery:
+        await running(nursery, upkeep)
+        await trio.sleep(QUIET + 1)
+        before = taken
+        for number in range(100):
+            await disk.store.put(bytes([number]), Digest.of(bytes([number])))
+            await trio.sleep(1)
+        assert taken - before < 10
+        assert "nothing can be evicted" in (upkeep.trouble() or "")
+        assert upkeep.leaves() == 350_000 - sum(one.size for one in IMAGES[:3])
         nursery.cancel_scope.cancel()
