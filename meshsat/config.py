@@ -151,6 +151,17 @@ class MeshSection(Section):
     """Bytes per second to peers; 0 is no cap."""
 
 
+class PassesSection(Section):
+    """Passes of the fleet: what this node gives, where it is an enroller, and what it accepts."""
+
+    lifetime: Annotated[float, Field(ge=1, le=366 * 86400)] = 365.25 * 86400
+    """Seconds that a pass lasts which this node issues. It is renewed after two thirds of it."""
+    grace: Annotated[float, Field(ge=0, le=90 * 86400)] = 30 * 86400.0
+    """Seconds for which a pass is still accepted, and renewed, after it has ended."""
+    enrollers: tuple[str, ...] = ()
+    """Control addresses `HOST:PORT` of enrollers elsewhere that may renew this node's pass."""
+
+
 class AccessRule(Section):
     """Grants; nothing is forbidden by a rule. What no rule grants is refused."""
 
@@ -432,6 +443,7 @@ class Config(BaseSettings):
     """What people call this node; the host's name by default."""
     uplink: UplinkSection = UplinkSection()
     mesh: MeshSection = MeshSection()
+    passes: PassesSection = PassesSection()
     registry: RegistrySection = RegistrySection()
     api: ApiSection = ApiSection()
     http: HttpSection = HttpSection()

@@ -3,7 +3,6 @@
 import os
 import random
 import socket
-import time
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -26,14 +25,14 @@ from meshsat.mesh import identity as identities
 from meshsat.mesh.certificates import CA_FILE, FleetCertificate
 from meshsat.mesh.discovery import Announcement, Discovery, MdnsDiscovery
 from meshsat.mesh.driver import Driver
-from meshsat.mesh.enrol import Enroller
 from meshsat.mesh.identity import Identity
 from meshsat.mesh.libp2p_transport import Libp2pTransport, Limits
 from meshsat.mesh.muxer import Limits as MuxerLimits
+from meshsat.mesh.outcomes import told_to
+from meshsat.mesh.passes import Passes
 from meshsat.mesh.service import Mesh
 from meshsat.mesh.static_peers import StaticPeers
 from meshsat.mesh.tls_transport import TlsTransport
-from meshsat.mesh.token_ledger import TokenLedger
 from meshsat.mesh.trace_file import TraceFile
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
@@ -67,9 +66,7 @@ from meshsat.status import (
 )
 from meshsat.store.store import Store
 from meshsat.store.uploads import UploadLimits
-from meshsat.trust import tokens
 from meshsat.trust.keys import PeerId
-from meshsat.trust.passes import NODE as NODE_ROLE
 from meshsat.upkeep.task import Collected, Upkeep
 from meshsat.uplink.client import Uplink
 from meshsat.upstream_gate import UpstreamGate
@@ -116,7 +113,13 @@ async def run_node(
         if config.record.file is not None:
             trace = TraceFile(config.record.file, config.record.limit)
             stack.callback(trace.close)
-        await Node(config, identity, store, uplink, metrics, trace, vault, reloader).run(task_status)
+        while True:
+            await Node(config, identity, store, uplink, metrics, trace, vault, reloader).run(task_status)
+            # It has another key: all that is built on that begins anew, what is held stays.
+            identity, trace, task_status = identities.load(config.data_dir), None, trio.TASK_STATUS_IGNORED
+            if reloader is not None:
+                config = reloader.config
+                reloader.live.clear()
 
 
 class Node:
@@ -143,11 +146,11 @@ class Node:
         self._uplink = uplink
         self._listening: Listening | None = None
         self._access = Access(config.registry, audit=self.audit)
+        self.passes = Passes(config.data_dir, identity, config.passes, tell=told_to(self.audit))
+        now, site = self.passes.now, identity.member.site
         self._tls = self._make_tls()
         self._machine = self._make_machine(trace)
-        self._machine.take_records(from_store_untrusted(store, time.time()))
-        ledger = TokenLedger(identity.directory)
-        self._enroller = Enroller(identity, ledger, audit=self.audit) if identity.issuer is not None else None
+        self._machine.take_records(from_store_untrusted(store, now()))
         self._planes = self._make_planes(config.mesh)
         tls, libp2p = self._planes
         policy = PullThrough(config.registry.pull_through, config.registry.tag_ttl)
@@ -155,7 +158,7 @@ class Node:
         verifier = Verifier(store, self.signature_policy)
         gate = None
         if uplink is not None:
-            gate = UpstreamGate(uplink, store, identity.key, time.time, policy, verifier)
+            gate = UpstreamGate(uplink, store, identity.key, now, policy, verifier)
         self._driver = Driver(
             self._machine, store, gate, [tls, libp2p], metrics, config.uplink.range_connections
         )
@@ -169,11 +172,14 @@ class Node:
             reloader.live += live_settings(uplink, policy)
         self._keeper = RecordKeeper(store)
         self._driver.on_record = self._heard
-        self._mesh = Mesh(self._machine, self._driver, self._planes, self._discoveries, ledger)
+        self.passes.attach(self._driver, self._planes, _chance())
+        self._mesh = Mesh(
+            self._machine, self._driver, self._planes, self._discoveries, self.passes.ledger, site=site
+        )
         self._fetcher = Fetcher(
             store,
             self._mesh,
-            time.time,
+            now,
             upstream=config.registry.upstream,
             policy=policy,
             resolve_timeout=config.registry.resolve_timeout,
@@ -185,7 +191,7 @@ class Node:
             metrics,
             held_elsewhere=self._mesh.kept_elsewhere,
             wanted=self._mesh.wanted,
-            unix=time.time,
+            unix=now,
             chance=_chance().random,
         )
         self._repair = Repair(store, self._mesh, self._fetcher, policy.allows)
@@ -193,31 +199,24 @@ class Node:
         store.removal.on_dropped = self._dropped
         self._driver.on_served = store.ages.use
         self._site = SiteContent(
-            store, self._mesh, self._fetcher, identity.key, time.time, pin=config.registry.pin_pushed
+            store, self._mesh, self._fetcher, identity.key, now, pin=config.registry.pin_pushed
         )
-        self._tags = DesiredTags(config.data_dir, time.time)
+        self._tags = DesiredTags(config.data_dir, now)
         self._reconciler = Reconciler(
             store,
             self._mesh,
             self._fetcher,
             policy,
             self._tags,
-            Own(
-                identity.key,
-                identity.member.site,
-                identity.member.roles,
-                time.time,
-                _chance(),
-                self._upkeep.leaves,
-            ),
+            Own(identity.key, site, identity.member.roles, now, _chance(), self._upkeep.leaves),
         )
         own = Self(
             identity.key.peer_id,
             self._machine.name,
-            identity.member.site,
+            site,
             identity.member.roles,
             config.data_dir,
-            time.time,
+            now,
         )
         self._planning = Planning(
             own, store, self._mesh, self._fetcher.pulling, policy, uplink, metrics.lan_in
@@ -244,8 +243,10 @@ class Node:
             lambda: self._audit_log.problem if self._audit_log is not None else None,
             lambda: uplink.meter.books.problem if uplink is not None else None,
             lambda: reloader.problem() if reloader is not None else None,
+            *self.passes.troubles(),
         ]
         self._overview.more_troubles = self._reconciler.problems
+        self._overview.member = self.passes.status
 
     def _dropped(self, blob: Digest) -> None:
         self._driver.dropped(blob)
@@ -267,8 +268,9 @@ class Node:
         if section.certificate is not None and section.key is not None:
             source = Files(section.certificate, section.key)
         else:
-            source = FleetCertificate(self._identity, section.names, self._config.data_dir / CA_FILE)
-        return ServerTls(source, time.time)
+            file = self._config.data_dir / CA_FILE
+            source = FleetCertificate(self._identity, section.names, file, now=self.passes.now)
+        return ServerTls(source, self.passes.now)
 
     def _make_machine(self, trace: TraceFile | None) -> Machine:
         config, identity = self._config, self._identity
@@ -277,7 +279,7 @@ class Node:
             config.name or identity.member.name or socket.gethostname(),
             uplink=self._uplink is not None,
             uplink_up=not config.uplink.registries,  # without one there is nothing to probe
-            unix_offset=time.time() - trio.current_time(),
+            unix_offset=self.passes.now() - trio.current_time(),
             keepalive=config.mesh.keepalive,
             idle_keepalive=config.mesh.idle_keepalive,
             silence_limit=config.mesh.silence_limit,
@@ -301,6 +303,7 @@ class Node:
                 listen=mesh.listen,
                 port=mesh.bulk_port,
                 audit=self.audit,
+                admission=self.passes.standing.admission,
             ),
             Libp2pTransport(
                 self._identity,
@@ -309,7 +312,8 @@ class Node:
                 listen=mesh.listen,
                 port=mesh.control_port,
                 limits=Limits(muxer=MuxerLimits(keepalive=mesh.keepalive, silence=mesh.silence_limit)),
-                enrol_handler=self._enroller.answer if self._enroller is not None else None,
+                admission=self.passes.standing.admission,
+                enrol_handler=self.passes.enroller.answer if self.passes.enroller is not None else None,
                 audit=self.audit,
             ),
         )
@@ -335,6 +339,7 @@ class Node:
             if self._reloader is not None:
                 parts.start_soon(self._reloader.run)
             await parts.start(self._mesh.run)
+            parts.start_soon(self.passes.run, parts.cancel_scope)
             parts.start_soon(self._keeper.run)
             parts.start_soon(self._fetcher.run)
             parts.start_soon(self._site.run)
@@ -444,19 +449,8 @@ class Node:
         return await self._upkeep.gc(dry_run=dry_run)
 
     async def invite(self, *, uses: int, valid_seconds: float) -> str:
-        issuer = self._identity.issuer
-        if issuer is None:
-            raise DeniedError("this node is no enroller; run `meshsat invite` where the fleet was made")
-        _, libp2p = self._planes
-        grant = tokens.Grant(
-            self._identity.member.site,
-            frozenset({NODE_ROLE}),
-            uses,
-            time.time() + valid_seconds,
-            libp2p.addresses[: tokens.ADDRESSES_LIMIT],
-        )
         await trio.lowlevel.checkpoint()
-        return tokens.make(issuer, self._identity.root, grant, os.urandom(tokens.ID_LENGTH))
+        return self.passes.invite(self._planes[1].addresses, uses, valid_seconds)
 
 
 def live_settings(uplink: Uplink | None, policy: PullThrough) -> list[Live]:

@@ -1,6 +1,5 @@
 """What a node shows of itself: its status, its peers and its images, as they are now."""
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from meshsat.status import (
     DiskStatus,
     ImageStatus,
     NodeStatus,
+    PassStatus,
     PeerStatus,
     TransferStatus,
     UplinkStatus,
@@ -53,8 +53,9 @@ class Overview:
         self._planes = planes
         self._metrics = metrics
         self._verifier = verifier
-        self._started = time.time()
+        self._started = trio.current_time()
         self.disk: Callable[[], DiskStatus] = DiskStatus
+        self.member: Callable[[], PassStatus | None] = lambda: None
         self.troubles: list[Callable[[], str | None]] = [verifier.trouble]
         """Each tells what an operator should do something about, in plain words, if there is something."""
         self.more_troubles: Callable[[], list[str]] = list
@@ -69,7 +70,7 @@ class Overview:
             fleet=self._identity.member.fleet,
             site=self._identity.member.site,
             version=version("meshsat"),
-            uptime=time.time() - self._started,
+            uptime=trio.current_time() - self._started,
             wan_bytes_in=_count(self._metrics.wan_in),
             wan_bytes_out=_count(self._metrics.wan_out),
             lan_bytes_in=_count(self._metrics.lan_in),
@@ -93,6 +94,7 @@ class Overview:
                 for transfer in self._machine.transfers.values()
             ),
             disk=self.disk(),
+            member=self.member(),
             problems=tuple(self._problems()),
         )
 
@@ -134,8 +136,6 @@ class Overview:
             problems.append(f"uplink: {self._uplink.meter.allowance.look()}")
         problems += [trouble for ask in self.troubles if (trouble := ask()) is not None]
         problems += self.more_troubles()
-        if self._identity.member.not_after < time.time():
-            problems.append("this node's pass has expired: peers refuse it; join again with `meshsat join`")
         return problems
 
     def peers(self) -> list[PeerStatus]:

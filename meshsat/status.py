@@ -90,6 +90,52 @@ class PeerStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """A member of the fleet, as this node knows it; of one that was never seen here only some fields."""
+
+    peer: str
+    name: str = ""
+    site: str = ""
+    roles: tuple[str, ...] = ()
+    serial: str = ""
+    """Of its pass, hexadecimal."""
+    expires: float | None = None
+    """Unix seconds, as `last_seen`."""
+    last_seen: float | None = None
+    state: str = "active"
+    """active, expiring, expired or revoked."""
+    why: str = ""
+    """Of one that is revoked: when, by whom, for what."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassStatus:
+    serial: str
+    """Hexadecimal."""
+    expires: float
+    """Unix seconds, as the other times."""
+    state: str
+    """active, expiring, expired or revoked."""
+    renew_at: float
+    """When the next pass is asked for."""
+    roles: tuple[str, ...] = ()
+    tried_at: float | None = None
+    """When it was last asked for; None: not since this node began."""
+    fault: str | None = None
+    """Why that came to nothing."""
+    revoked: str | None = None
+    """When, by whom, for what."""
+    certificate_expires: float | None = None
+    """When the right to enrol others ends; None where there is none."""
+    revocations: int = 0
+    """Known of others."""
+    time: float = 0.0
+    """What this node takes the time to be."""
+    time_source: str = ""
+    """Whose word that is: this machine's clock, the clocks of other members, what is known to have passed."""
+
+
+@dataclass(frozen=True, slots=True)
 class TransferStatus:
     blob: str
     have_bytes: int
@@ -213,6 +259,8 @@ class NodeStatus:
     bulk_addresses: tuple[str, ...] = ()
     transfers: tuple[TransferStatus, ...] = ()
     disk: DiskStatus = field(default_factory=DiskStatus)
+    member: PassStatus | None = None
+    """This node's own pass, and what it goes by."""
     problems: tuple[str, ...] = field(default=())
     """What an operator should do something about, in plain words."""
 

@@ -37,8 +37,9 @@ from meshsat.mesh.libp2p_transport import Libp2pTransport
 from meshsat.mesh.tls_transport import TlsTransport
 from meshsat.mesh.transport import Stream, Transport
 from meshsat.metrics import Metrics
+from meshsat.trust.issuing import issue_pass
 from meshsat.trust.keys import PeerId
-from meshsat.trust.passes import Subject, issue_pass
+from meshsat.trust.passes import Subject
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB

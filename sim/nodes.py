@@ -21,7 +21,8 @@ import httpx
 from meshsat.cli.client import SOCKET, NodeClient
 from meshsat.errors import ConfigError, MeshsatError
 from meshsat.mesh import identity
-from meshsat.trust.passes import PASS_LIFETIME, Subject, issue_pass
+from meshsat.trust.issuing import issue_pass
+from meshsat.trust.passes import PASS_LIFETIME, Subject
 from sim.network import Host
 
 FLEET = "box"

@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from meshsat.trust.issuing import issue_enroller, issue_pass, make_root
 from meshsat.trust.keys import NodeKey, PeerId
-from meshsat.trust.passes import DAY, ENROLLER, Issuer, PassFault, issue_enroller, issue_pass, make_root
+from meshsat.trust.passes import DAY, ENROLLER, Issuer, PassFault
 from meshsat.trust.servers import Authority
 from tests.fleet import Fleet
 

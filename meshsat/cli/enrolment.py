@@ -5,7 +5,7 @@ the enroller may still be starting, but the token is shown to one at a time. Law
 enroller that refuses is believed unless another admits us within `GRACE` seconds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import trio
@@ -29,16 +29,15 @@ MOST = 64
 
 
 class Joiner:
-    """`text` is the token's, `key` this machine's, `clock` gives Unix seconds.
+    """`text` is the token's, `key` this machine's.
 
     Raises `InvalidInputError` for a name that is not allowed.
     """
 
-    def __init__(self, text: str, key: NodeKey, name: str, clock: Callable[[], float]) -> None:
+    def __init__(self, text: str, key: NodeKey, name: str) -> None:
         self._text = text
         self._key = key
         self._name = parse_node_name_untrusted(name)
-        self._clock = clock
         self._tried: set[str] = set()
         self._one_at_a_time = trio.Lock()
         self._scope = trio.CancelScope()
@@ -79,7 +78,7 @@ class Joiner:
         while True:
             try:
                 async with open_enrol_stream(self._key, [address], DIAL_LIMIT) as stream, self._one_at_a_time:
-                    self._membership = await join(stream, self._text, self._key, self._name, self._clock())
+                    self._membership = await join(stream, self._text, self._key, self._name)
             except (DeniedError, InvalidInputError) as refusal:
                 self._refusal = refusal
                 self._scope.deadline = min(self._scope.deadline, trio.current_time() + GRACE)

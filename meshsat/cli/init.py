@@ -26,8 +26,9 @@ def run(
     from meshsat.mesh.identity import identity_dir, init_fleet
 
     loaded = settings(config, data_dir=data_dir, name=name)
+    life = loaded.passes.lifetime
     with audited(loaded, "fleet.create", fleet):
-        identity = init_fleet(loaded.data_dir, fleet, site, node_name(loaded.name), time.time())
+        identity = init_fleet(loaded.data_dir, fleet, site, node_name(loaded.name), time.time(), life)
     at = "" if data_dir is None else f" --data-dir {data_dir}"
     print(f"fleet     {identity.member.fleet}")
     print(f"node      {identity.member.name}  {identity.member.peer}  site {identity.member.site}")

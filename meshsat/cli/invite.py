@@ -19,6 +19,9 @@ def run(
     enroller: Annotated[
         bool, typer.Option("--enroller", help="They may enrol others as well; only where the root key is.")
     ] = False,
+    every_site: Annotated[
+        bool, typer.Option("--every-site", help="With --enroller: for all sites, not only their own.")
+    ] = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -34,14 +37,19 @@ def run(
     loaded = settings(config, data_dir=data_dir)
     where = loaded.data_dir
     identity = load(where)
+    if every_site and not enroller:
+        raise ConfigError("--every-site goes with --enroller")
     with audited(loaded, "token.create", "token") as told:
         if enroller and identity.root_issuer() is None:
             raise ConfigError(
                 "only the machine with the fleet's root key can make enrollers; invite from there"
             )
         roles = frozenset({NODE, ENROLLER}) if enroller else frozenset({NODE})
-        until = time.time() + parse_duration_untrusted(expires)
-        grant = Grant(site or identity.member.site, roles, uses, until, _addresses(where))
+        now = max(time.time(), identity.member.issued_at)
+        until, where_from = now + parse_duration_untrusted(expires), _addresses(where)
+        grant = Grant(
+            site or identity.member.site, roles, uses, until, where_from, now, every_site=every_site
+        )
         token = make_token(identity, grant)
         told.object = f"token {short_name(token)}"
         told.reason = f"{uses} uses, {expires}, as {' '.join(sorted(roles))} at {grant.site}"

@@ -8,7 +8,7 @@ import typer
 from meshsat.cli.audited import audited
 from meshsat.cli.init import node_name
 from meshsat.cli.options import ConfigFile, DataDir, settings
-from meshsat.errors import ConfigError
+from meshsat.errors import ConfigError, DeniedError
 
 if TYPE_CHECKING:
     from meshsat.mesh.discovery import Discovery
@@ -34,6 +34,9 @@ def run(
     timeout: Annotated[
         str, typer.Option(metavar="DURATION", help="How long to look for an enroller.")
     ] = "30s",
+    new_key: Annotated[
+        bool, typer.Option("--new-key", help="With another key, where this machine's was revoked.")
+    ] = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -42,13 +45,13 @@ def run(
     Any node of the fleet that may enrol others answers: those that --peer names, those that the token names,
     those that mDNS finds. A node that waits for this goes on by itself; none needs to run.
     """
-    import time
-
     import trio
 
     from meshsat.cli.enrolment import Joiner
     from meshsat.cli.units import parse_duration_untrusted
-    from meshsat.mesh.identity import accept_pass, is_member, load, node_key
+    from meshsat.mesh.enrol import RevokedError
+    from meshsat.mesh.identity import accept_pass, begin_switch, is_member, load, node_key, switch
+    from meshsat.mesh.pass_files import is_revoked
     from meshsat.trust.tokens import parse_untrusted, short_name
 
     loaded = settings(config, data_dir=data_dir, name=name)
@@ -60,12 +63,20 @@ def run(
             f"{where} is a member of fleet {load(where).member.fleet}, the token is from {read.fleet};"
             " name another directory with --data-dir"
         )
-    joiner = Joiner(text, node_key(where), node_name(loaded.name), time.time)
+    new_key = is_member(where) and (new_key or is_revoked(load(where)))
+    key = begin_switch(where) if new_key else node_key(where)
+    joiner = Joiner(text, key, node_name(loaded.name))
     discovery = _discovery(loaded.mesh.listen, read.fleet) if loaded.mesh.mdns else None
     limit = parse_duration_untrusted(timeout)
     with audited(loaded, "fleet.join", f"{read.fleet} with token {short_name(text)}"):
-        membership = trio.run(joiner.run, (*(peer or ()), *read.grant.addresses), discovery, limit)
-        member = accept_pass(where, membership.root, membership.chain, membership.enroller).member
+        try:
+            membership = trio.run(joiner.run, (*(peer or ()), *read.grant.addresses), discovery, limit)
+        except RevokedError as revoked:
+            raise DeniedError(f"{revoked}: give --new-key") from None
+        if new_key:
+            member = switch(where, membership.chain, membership.enroller).member
+        else:
+            member = accept_pass(where, membership.root, membership.chain, membership.enroller).member
     print(f"fleet  {member.fleet}")
     print(f"node   {member.name}  {member.peer}  site {member.site}")
     print(f"If no node runs here yet: meshsat node --data-dir {where}")

@@ -10,6 +10,7 @@ from meshsat.cli import (
     demo,
     desired,
     export,
+    fleet,
     gc,
     images,
     import_,
@@ -64,6 +65,7 @@ app.command("gc")(gc.run)
 app.command("version")(version.run)
 app.command("demo")(demo.run)
 app.command("shadow")(shadow.run)
+app.add_typer(fleet.app, name="fleet")
 app.add_typer(runtime.app, name="runtime")
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(audit.app, name="audit")

@@ -1,36 +1,43 @@
 """Who this node is, as files: `DATA/identity/`, directory mode 0700, every file 0600.
 
-  node.key      the node's private key (PKCS #8 PEM); also an enroller's, whose certificate is for the same
-  key root.crt      the fleet's root certificate (PEM)
+  node.key      the node's private key (PKCS #8 PEM); also an enroller's: its certificate is for the same key
+  root.crt      the fleet's root certificate (PEM)
   pass.crt      the pass's chain, the node's certificate first (PEM). Written last: with it the node is a
-  member enroller.crt  only on machines that may enrol others
+                member
+  enroller.crt  only on machines that may enrol others
   root.key      only where `meshsat init` ran: the fleet's root key. Copy it to a safe place; it makes
-  enrollers
+                enrollers
+  next/         a new key and what came for it, until that is whole; then it is renamed
+  switch/       to this, and whoever reads the identity next moves the files to their places
+  before.cbor   of the key before: its pass, and its word for the new one, until it is revoked
 
-Every file is replaced atomically, so a crash leaves the old or the new. Whether the pass is still valid
-today is not judged here: a node whose pass has run out still serves what it holds to the machines around it.
+Every file is replaced atomically, and a key changes together with its pass by that one rename, so a crash
+leaves the old or the new. Whether the pass is still valid today is not judged here: a node whose pass has run
+out still serves what it holds to the machines around it.
 """
 
 import secrets
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from meshsat.errors import ConfigError, InvalidInputError
-from meshsat.private_files import write_file
+from meshsat.private_files import sync_directory, write_file
+from meshsat.trust.issuing import issue_enroller, issue_pass, make_root
 from meshsat.trust.keys import NodeKey
 from meshsat.trust.passes import (
     ENROLLER,
+    EVERY_SITE,
     NODE,
+    PASS_LIFETIME,
     Issuer,
     Pass,
     Subject,
-    issue_enroller,
-    issue_pass,
-    make_root,
     verify_enroller_untrusted,
     verify_pass_untrusted,
 )
@@ -41,6 +48,10 @@ ROOT_CERTIFICATE = "root.crt"
 PASS = "pass.crt"  # noqa: S105 - a file's name
 ENROLLER_CERTIFICATE = "enroller.crt"
 ROOT_KEY = "root.key"
+BEFORE = "before.cbor"
+NEXT = "next"
+SWITCH = "switch"
+_SWITCHED = (BEFORE, ENROLLER_CERTIFICATE, NODE_KEY, PASS)
 _REMEDY = "restore the files, or remove the directory and join again"
 
 
@@ -79,6 +90,7 @@ def identity_dir(data_dir: Path) -> Path:
 
 def is_member(data_dir: Path) -> bool:
     """Whether this data directory belongs to a member of some fleet."""
+    _finish_switch(identity_dir(data_dir))
     return (identity_dir(data_dir) / PASS).exists()
 
 
@@ -104,8 +116,11 @@ def load(data_dir: Path) -> Identity:
     return Identity(key, member, roots[0], certificate, directory)
 
 
-def init_fleet(data_dir: Path, fleet_name: str, site: str, node_name: str, now: float) -> Identity:
-    """Make a fleet, and this machine its first member, who can enrol others. `now` in Unix seconds.
+def init_fleet(
+    data_dir: Path, fleet_name: str, site: str, node_name: str, now: float, lifetime: float = PASS_LIFETIME
+) -> Identity:
+    """Make a fleet, and this machine its first member, who can enrol others, at all sites. `now` in Unix
+    seconds; its own pass lasts `lifetime` seconds.
 
     Raises `ConfigError` where there is a member already, or a name is not allowed.
     """
@@ -116,8 +131,8 @@ def init_fleet(data_dir: Path, fleet_name: str, site: str, node_name: str, now: 
     subject = Subject(key.peer_id, site, node_name, frozenset({NODE, ENROLLER}))
     try:
         root = Issuer(root_key, make_root(root_key, fleet_name, now))
-        enroller = issue_enroller(root, subject, now)
-        chain = issue_pass(root, subject, now)
+        enroller = issue_enroller(root, replace(subject, site=EVERY_SITE), now)
+        chain = issue_pass(root, subject, now, lifetime)
     except InvalidInputError as fault:
         raise ConfigError(str(fault)) from None
     write_file(identity_dir(data_dir) / ROOT_KEY, root_key.to_pem())
@@ -143,7 +158,7 @@ def accept_pass(
     key = node_key(data_dir)
     try:
         member = verify_pass_untrusted(chain, root, None)
-        issuer = member.peer if enroller is None else verify_enroller_untrusted(enroller, root, None)
+        issuer = member.peer if enroller is None else verify_enroller_untrusted(enroller, root, None).peer
     except InvalidInputError as fault:
         raise ConfigError(f"the pass offered is of no use: {fault}") from None
     if not member.peer == issuer == key.peer_id:
@@ -158,10 +173,85 @@ def accept_pass(
     return load(data_dir)
 
 
+# --- another key
+
+
+def begin_switch(data_dir: Path) -> NodeKey:
+    """A new key for this machine, beside its present one; the same again where an earlier try came to
+    nothing. Raises `ConfigError`."""
+    path = identity_dir(data_dir) / NEXT / NODE_KEY
+    if not path.exists():
+        write_file(path, NodeKey.generate().to_pem())
+    return _read_key(path)
+
+
+def switch(
+    data_dir: Path, chain: Sequence[bytes], enroller: bytes | None = None, before: bytes = b""
+) -> Identity:
+    """Take the new key, with the pass that came for it, in place of the present one. `before` is kept until
+    the key before is revoked. Raises `ConfigError`."""
+    directory = identity_dir(data_dir)
+    key, root = begin_switch(data_dir), _read_certificates(directory / ROOT_CERTIFICATE)[0]
+    try:
+        member = verify_pass_untrusted(chain, root, None)
+        issuer = member.peer if enroller is None else verify_enroller_untrusted(enroller, root, None).peer
+    except InvalidInputError as fault:
+        raise ConfigError(f"the pass offered is of no use: {fault}") from None
+    if not member.peer == issuer == key.peer_id:
+        raise ConfigError(f"the pass offered is for {member.peer}, the new key is {key.peer_id}")
+    write_file(directory / NEXT / PASS, _pem(member.chain))
+    write_file(directory / NEXT / ENROLLER_CERTIFICATE, _pem([enroller]) if enroller is not None else b"")
+    write_file(directory / NEXT / BEFORE, before)
+    try:
+        (directory / NEXT).rename(directory / SWITCH)
+        sync_directory(directory)
+    except OSError as fault:
+        raise ConfigError(f"{directory} cannot be written: {fault.strerror}; run this again") from None
+    return load(data_dir)
+
+
+def _finish_switch(directory: Path) -> None:
+    """Move what a switch left to its place; an empty file takes the one there away. Raises `ConfigError`."""
+    source = directory / SWITCH
+    if not source.exists():
+        return
+    try:
+        for name in _SWITCHED:
+            with suppress(FileNotFoundError):  # moved before; or by another process just now
+                (source / name).replace(directory / name)
+        for name in (BEFORE, ENROLLER_CERTIFICATE):
+            with suppress(FileNotFoundError):
+                if not (directory / name).stat().st_size:
+                    (directory / name).unlink()
+        sync_directory(directory)
+        shutil.rmtree(source, ignore_errors=True)
+    except OSError as fault:
+        raise ConfigError(f"{source}: {fault.strerror}; who owns the directory?") from None
+
+
+def superseded(data_dir: Path) -> bytes | None:
+    """What `switch` was given as `before`, as long as that key was not revoked."""
+    try:
+        return (identity_dir(data_dir) / BEFORE).read_bytes() or None
+    except OSError:
+        return None
+
+
+def forget_superseded(data_dir: Path) -> None:
+    with suppress(OSError):
+        (identity_dir(data_dir) / BEFORE).unlink()
+
+
 def make_token(identity: Identity, grant: Grant) -> str:
     """A join token, for `meshsat invite`. A secret. Raises `ConfigError`."""
     if identity.issuer is None:
         raise ConfigError("this node is no enroller; invite from one, e.g. where `meshsat init` ran")
+    try:
+        rights = verify_enroller_untrusted(identity.issuer.certificate, identity.root, None)
+    except InvalidInputError as fault:
+        raise ConfigError(f"this node's certificate as an enroller is of no use: {fault}") from None
+    if not rights.covers(grant.site):
+        raise ConfigError(f"this enroller lets others in at site {rights.site} only, not at {grant.site}")
     try:
         return make(identity.issuer, identity.root, grant, secrets.token_bytes(ID_LENGTH))
     except InvalidInputError:

@@ -6,6 +6,7 @@ import structlog
 import trio
 
 from meshsat.mesh.transport import Handler, Stream, TransportError
+from meshsat.trust.admission import Admission
 from meshsat.trust.keys import PeerId
 
 log = structlog.get_logger(__name__)
@@ -29,6 +30,10 @@ class OpenStreams:
 
     def of(self, peer: PeerId) -> tuple[Stream, ...]:
         return tuple(self._by_peer.get(peer, {}).values())
+
+    def failing(self, admission: Admission) -> list[Stream]:
+        """Streams with members that would not be let in any more."""
+        return [stream for stream in self if admission.refuses(stream.member)]
 
     def __iter__(self) -> Iterator[Stream]:
         return iter([stream for streams in self._by_peer.values() for stream in streams.values()])

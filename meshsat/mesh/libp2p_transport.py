@@ -3,11 +3,9 @@
 Laws, beside those of `transport.py`: a connection that shows no valid pass within `Limits.proof` seconds is
 closed, and where strangers crowd, the oldest goes first, so that a flood of them does not lock members out;
 every stream begins with a greeting (`greeting.py`), and before it nothing is said, listed or handled;
-whatever happens to one connection, or to the listener itself, `serve` lives on and listens again.
-
-The one door without a pass is enrolment: `ENROL` streams go to the enrol handler, a few at a time.
-
-Not here: what libp2p itself is used for (`libp2p_wire.py`), the muxer, who dials whom and when.
+whatever happens to one connection, or to the listener itself, `serve` lives on and listens again. The one
+door without a pass is enrolment: `ENROL` streams go to the enrol handler, a few at a time. Not here: what
+libp2p itself is used for (`libp2p_wire.py`), the muxer, who dials whom and when.
 """
 
 import errno
@@ -47,8 +45,9 @@ from meshsat.mesh.transport import (
     TransportError,
 )
 from meshsat.metrics import Metrics
+from meshsat.trust.admission import Admission
 from meshsat.trust.keys import PeerId
-from meshsat.trust.passes import Pass, PassError, verify_pass_untrusted
+from meshsat.trust.passes import Pass, PassError
 
 log = structlog.get_logger(__name__)
 
@@ -120,7 +119,7 @@ class _Link:
 
 
 class Libp2pTransport:
-    """`protocols` are served here; `clock` gives Unix seconds and judges passes.
+    """`protocols` are served here; `admission` judges passes, by default by the machine's clock alone.
 
     Making one imports what is used of py-libp2p: a quarter of a second, once a process.
     """
@@ -136,7 +135,7 @@ class Libp2pTransport:
         listen: str = "0.0.0.0",  # noqa: S104 - whoever has no pass is refused
         port: int = 0,
         enrol_handler: EnrolHandler | None = None,
-        clock: Callable[[], float] = time.time,
+        admission: Admission | None = None,
         limits: Limits | None = None,
         audit: Audit | None = None,
     ) -> None:
@@ -146,7 +145,7 @@ class Libp2pTransport:
         self._port = port
         self._protocols = frozenset(protocols)
         self._enrol_handler = enrol_handler
-        self._clock = clock
+        self._admission = admission or Admission.at(identity.root, time.time)
         self._limits = limits or Limits()
         self._refusals = Refusals(self.name, metrics, audit=audit)
         self._wire = Wire(identity.key)
@@ -223,6 +222,15 @@ class Libp2pTransport:
         for link in self._links.pop(peer, []):
             link.muxer.end("dropped")
         await trio.lowlevel.checkpoint()
+
+    async def recheck(self) -> None:
+        await trio.lowlevel.checkpoint()
+        for link in [link for links in self._links.values() for link in links]:
+            if link.member is not None and self._admission.refuses(link.member):
+                link.muxer.end("no valid pass any more")  # and `_run_link` forgets it
+
+    def renew(self, identity: Identity) -> None:
+        self._identity = identity
 
     # Listening.
 
@@ -394,7 +402,7 @@ class Libp2pTransport:
 
     def _verify(self, greeting: Greeting, peer: PeerId) -> Pass:
         """Raises `InvalidInputError`."""
-        member = verify_pass_untrusted(greeting.chain, self._identity.root, self._clock())
+        member = self._admission.admit_untrusted(greeting.chain)
         if member.peer != peer:
             raise InvalidInputError(f"the pass of {member.peer}, shown by {peer}")
         return member

@@ -18,7 +18,7 @@ from typing import Protocol
 import trio
 
 from meshsat.mesh.transport import StreamBroken
-from meshsat.trust.passes import VerifiedPasses
+from meshsat.trust.admission import VerifiedPasses
 
 
 class Lane:

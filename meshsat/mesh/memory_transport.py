@@ -11,6 +11,7 @@ from meshsat.mesh.memory_network import MemoryHost, MemoryNetwork, Pipe
 from meshsat.mesh.refusals import Refusals
 from meshsat.mesh.transport import DialError, Handler, ServeStatus, Stream, StreamBroken, dial_in_turn, fill
 from meshsat.metrics import Metrics
+from meshsat.trust.admission import Admission
 from meshsat.trust.keys import PeerId
 from meshsat.trust.passes import Pass, PassError
 
@@ -78,7 +79,7 @@ class MemoryStream:
 
 
 class MemoryTransport:
-    """`protocols` are served here; `clock` gives Unix seconds and judges passes."""
+    """`protocols` are served here; `admission` judges passes, by default by `clock` (Unix seconds) alone."""
 
     name = "memory"
 
@@ -90,6 +91,7 @@ class MemoryTransport:
         protocols: Sequence[str],
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
+        admission: Admission | None = None,
     ) -> None:
         self.metrics = metrics
         self.streams = OpenStreams()
@@ -97,7 +99,7 @@ class MemoryTransport:
         self._host = host
         self._identity = identity
         self._protocols = frozenset(protocols)
-        self._clock = clock
+        self._admission = admission or Admission.at(identity.root, clock, network.passes)
         self._refusals = Refusals(self.name, metrics, trio.current_time)
         self._nursery: trio.Nursery | None = None
         self._handler: Handler | None = None
@@ -139,6 +141,14 @@ class MemoryTransport:
         for stream in self.streams.of(peer):
             await stream.aclose()
 
+    async def recheck(self) -> None:
+        await trio.lowlevel.checkpoint()
+        for stream in self.streams.failing(self._admission):
+            await stream.aclose()
+
+    def renew(self, identity: Identity) -> None:
+        self._identity = identity
+
     def accept(
         self, caller: tuple[bytes, ...], source: str, protocol: str, inbound: Pipe, outbound: Pipe
     ) -> None:
@@ -179,7 +189,7 @@ class MemoryTransport:
     def _judge_untrusted(self, chain: tuple[bytes, ...], source: str) -> Pass:
         """Raises `DialError`."""
         try:
-            return self._network.passes.verify_untrusted(chain, self._identity.root, self._clock())
+            return self._admission.admit_untrusted(chain)
         except PassError as fault:
             self._refusals.refuse(source, fault.reason.value)
             raise DialError(str(fault)) from None

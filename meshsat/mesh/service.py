@@ -28,7 +28,8 @@ log = structlog.get_logger(__name__)
 
 class Mesh:
     """Owns the driver, the planes and discovery. `planes`: the transports, the preferred for bulk first.
-    `ledger`: whose uses of join tokens travel along with gossip.
+    `ledger`: whose uses of join tokens travel along with gossip. `site`: ours; None: whoever is sighted is
+    a peer.
 
     `discoveries` is called when the planes listen, and their ports can be announced.
     """
@@ -40,12 +41,15 @@ class Mesh:
         planes: Sequence[Transport],
         discoveries: Callable[[], Sequence[Discovery]],
         ledger: TokenLedger | None = None,
+        *,
+        site: str | None = None,
     ) -> None:
         self.machine = machine
         self.driver = driver
         self.planes = planes
         self._discoveries = discoveries
         self._ledger = ledger
+        self._site = site
         self._readers = 0
 
     async def run(self, *, task_status: ServeStatus = trio.TASK_STATUS_IGNORED) -> None:
@@ -77,6 +81,8 @@ class Mesh:
         self.driver.feed(events.TokenUsed(use))
 
     def _sighted(self, sighting: Sighting) -> None:
+        if self._site is not None and sighting.site not in ("", self._site):
+            return  # of another site on the same LAN: no peer
         self.driver.feed(events.PeerSighted(sighting.peer, sighting.control, sighting.bulk))
 
     # --- blobs ---

@@ -1,10 +1,10 @@
 """The bulk plane: mutual TLS 1.3 over TCP, where the handshake itself proves the pass.
 
 Both sides require a certificate that leads to the fleet's root, the only CA they know; then the pass is read
-and checked once more by `trust/passes.py`, and the peer id taken from its key. ALPN (RFC 7301) carries the
-protocol id. In TLS 1.3 the client is done before the server has looked at its certificate (RFC 8446, 2), so
-the server says one byte once it is content, and `open_stream` waits for it. No session tickets: every
-connection shows its pass.
+and judged by `trust/admission.py`, which alone knows the time, and the peer id taken from its key. ALPN (RFC
+7301) carries the protocol id. In TLS 1.3 the client is done before the server has looked at its certificate
+(RFC 8446, 2), and the time is judged after the handshake: so each side says one byte once it is content with
+the other's pass, and waits for the other's. No session tickets: every connection shows its pass.
 
 A caller without a pass holds one of a bounded number of half-open connections for at most 5 s, is closed,
 counted and logged once. What it sees of us is what TLS shows any caller: our pass, with fleet, site and peer
@@ -17,7 +17,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 import trio
@@ -32,8 +32,9 @@ from meshsat.mesh.refusals import Refusals
 from meshsat.mesh.tls_stream import TlsStream, close, configure, explain, handshake, openssl_reason
 from meshsat.mesh.transport import DialError, Handler, ServeStatus, Stream, dial_in_turn
 from meshsat.metrics import Metrics
+from meshsat.trust.admission import Admission
 from meshsat.trust.keys import PeerId
-from meshsat.trust.passes import Pass, PassError, verify_pass_untrusted
+from meshsat.trust.passes import Pass, PassError
 
 log = structlog.get_logger(__name__)
 
@@ -43,14 +44,16 @@ STREAMS_PER_PEER = 32
 """Inbound streams that one peer may have open."""
 BACKLOG = 128
 """Connections that the kernel keeps until we accept them."""
+NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME (x509_vfy.h), which `ssl` has no name for."""
 _CONTENT = b"\x01"
-"""What the server says once it has verified the client's pass."""
+"""What each side says once it has verified the other's pass."""
 _NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class TlsTransport:
-    """`protocols` are served here, on `listen`:`port` (port 0: the system chooses); `clock` gives Unix
-    seconds.
+    """`protocols` are served here, on `listen`:`port` (port 0: the system chooses); `admission` judges
+    passes, by default by the machine's clock alone.
 
     Raises `ConfigError` where the identity's files cannot be used.
     """
@@ -65,7 +68,7 @@ class TlsTransport:
         *,
         listen: str = "0.0.0.0",  # noqa: S104 - whoever has no pass is refused
         port: int = 0,
-        clock: Callable[[], float] = time.time,
+        admission: Admission | None = None,
         audit: Audit | None = None,
     ) -> None:
         self._identity = identity
@@ -73,13 +76,13 @@ class TlsTransport:
         self._listen = listen
         self._port = port
         self._bound_port = 0
-        self._clock = clock
+        self._admission = admission or Admission.at(identity.root, time.time)
         self._refusals = Refusals(self.name, metrics, audit=audit)
         self._half_open = HalfOpen()
         self._streams = OpenStreams()
-        self._server = _context(identity, server=True)
-        self._server.set_alpn_protocols(list(protocols))
+        self._protocols = list(protocols)
         self._clients: dict[str, ssl.SSLContext] = {}
+        self.renew(identity)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -116,6 +119,17 @@ class TlsTransport:
         await trio.lowlevel.checkpoint()
         for stream in self._streams.of(peer):
             await stream.aclose()
+
+    async def recheck(self) -> None:
+        await trio.lowlevel.checkpoint()
+        for stream in self._streams.failing(self._admission):
+            await stream.aclose()
+
+    def renew(self, identity: Identity) -> None:
+        server = _context(identity, server=True)
+        server.set_alpn_protocols(self._protocols)
+        self._identity, self._server = identity, server
+        self._clients.clear()
 
     # --- inbound
 
@@ -172,6 +186,8 @@ class TlsTransport:
                 self._refusals.refuse(source, "too many streams", peer=member.peer)
             else:
                 tls.send(_CONTENT)  # the first byte of a connection always fits
+                if await _hear(tls) != _CONTENT:
+                    raise ConnectionResetError(errno.ECONNRESET, "it is not content with our pass")
                 stream = TlsStream(tls, member, self._metrics, self._streams.discard)
                 self._streams.add(stream)
                 return protocol, stream
@@ -206,7 +222,10 @@ class TlsTransport:
             member = self._member_untrusted(tls)
             if member.peer != peer:
                 raise DialError(f"{address} is {member.peer}")
-            await _heard(tls, address, protocol)
+            if tls.selected_alpn_protocol() != protocol:
+                raise DialError(f"{address} does not serve {protocol}")
+            tls.send(_CONTENT)
+            await _heard(tls, address)
             stream = TlsStream(tls, member, self._metrics, self._streams.discard)
             self._streams.add(stream)
         except PassError as fault:
@@ -231,24 +250,26 @@ class TlsTransport:
 
     def _member_untrusted(self, tls: ssl.SSLSocket) -> Pass:
         """The pass of the other side, after the handshake. Raises `PassError`."""
-        return verify_pass_untrusted(_verified_chain(tls), self._identity.root, self._clock())
+        return self._admission.admit_untrusted(_verified_chain(tls))
 
 
-async def _heard(tls: ssl.SSLSocket, address: str, protocol: str) -> None:
-    """Wait until the server has verified us, and says so. Raises `DialError`, `OSError`."""
-    if tls.selected_alpn_protocol() != protocol:
-        raise DialError(f"{address} does not serve {protocol}")
+async def _hear(tls: ssl.SSLSocket) -> bytes:
+    """The other side's first byte. Raises `OSError`."""
     while True:
         try:
-            word = tls.recv(len(_CONTENT))
+            return tls.recv(len(_CONTENT))
         except ssl.SSLWantReadError:
             await trio.lowlevel.wait_readable(tls.fileno())
-        except ssl.SSLError as alert:
-            raise DialError(f"{address} refused our pass: {explain(alert)}") from None
-        else:
-            if word != _CONTENT:
-                raise DialError(f"{address} refused us")
-            return
+
+
+async def _heard(tls: ssl.SSLSocket, address: str) -> None:
+    """Wait until the server has verified us, and says so. Raises `DialError`, `OSError`."""
+    try:
+        word = await _hear(tls)
+    except ssl.SSLError as alert:
+        raise DialError(f"{address} refused our pass: {explain(alert)}") from None
+    if word != _CONTENT:
+        raise DialError(f"{address} refused us")
 
 
 def _context(identity: Identity, *, server: bool) -> ssl.SSLContext:
@@ -259,7 +280,8 @@ def _context(identity: Identity, *, server: bool) -> ssl.SSLContext:
     # Names are peer ids and not DNS: the pass is compared with who was dialled, after the handshake.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
-    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    # The time is not OpenSSL's to judge: it knows the machine's clock only, and no grace.
+    context.verify_flags |= ssl.VERIFY_X509_STRICT | NO_CHECK_TIME
     if server:
         context.num_tickets = 0
     try:

@@ -49,6 +49,10 @@ class TokenLedger:
     def uses(self, token_id: bytes) -> int:
         return sum(token == token_id.hex() for token, _ in self._uses)
 
+    def joiners(self, token_id: bytes) -> list[PeerId]:
+        """Who joined with it."""
+        return [joiner for token, joiner in self._uses if token == token_id.hex()]
+
     def records(self) -> list[TokenUse]:
         """All of them, in a fixed order."""
         return sorted(self._uses.values())

@@ -17,6 +17,7 @@ from typing import Protocol
 import trio
 
 from meshsat.errors import MeshsatError
+from meshsat.mesh.identity import Identity
 from meshsat.trust.keys import PeerId
 from meshsat.trust.passes import Pass
 
@@ -154,4 +155,12 @@ class Transport(Protocol):
 
     async def drop(self, peer: PeerId) -> None:
         """Break off all streams with `peer`, both ways."""
+        ...
+
+    async def recheck(self) -> None:
+        """Break off all streams with members that would not be let in any more."""
+        ...
+
+    def renew(self, identity: Identity) -> None:
+        """Show another pass for the same key from now on. Raises `ConfigError`."""
         ...

@@ -292,6 +292,24 @@ class ItemDropped:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockSet:
+    """What time it is turned out to be another."""
+
+    unix_offset: float
+    """What to add to the machine's time to have Unix time."""
+    right: bool
+    """It is the time, and not only what has passed for certain."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeersRevoked:
+    """These, and nobody else, are no members any more."""
+
+    peers: tuple[tuple[PeerId, float], ...]
+    """Each with the Unix time from which on nothing counts that it sealed."""
+
+
+@dataclass(frozen=True, slots=True)
 class TimerExpired:
     """The time that `Machine.deadline` named has come."""
 
@@ -325,5 +343,7 @@ Event = (
     | RecordMade
     | ItemJudged
     | ItemDropped
+    | ClockSet
+    | PeersRevoked
     | TimerExpired
 )

@@ -7,7 +7,7 @@ tag the younger wins, then the larger digest, then the larger bytes: an order th
 whatever came first. How records travel is `spread`'s matter.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cbor2
@@ -158,10 +158,19 @@ class RecordSet:
         self.sums.put(key, leaf_version(record.sealed))
         gone = self._shares.put(record.key, record.version, (record.author, record.registry == SITE))
         if gone is not None:
-            leaf = leaf_key(*gone)
-            del self._records[gone], self._keys[leaf]
-            self.sums.drop(leaf)
+            self._drop(gone)
         return gone != record.key
+
+    def forget(self, doubted: Callable[[ImageRecord], bool]) -> None:
+        """Take out the records that are doubted."""
+        for key in [key for key, record in self._records.items() if doubted(record)]:
+            self._shares.drop(key)
+            self._drop(key)
+
+    def _drop(self, key: Key) -> None:
+        leaf = leaf_key(*key)
+        del self._records[key], self._keys[leaf]
+        self.sums.drop(leaf)
 
     def item(self, key: bytes) -> bytes | None:
         """The record of that leaf (`sums`), as it travels."""

@@ -89,6 +89,7 @@ class Machine:
         self._effects: list[Effect] = []
         self._state = State(settings.me, sign, verify, self._effects.append, rng)
         self._last_tick = float("-inf")
+        self._unix_offset, self._clock_right = settings.unix_offset, False
         self._keepalive = Keepalive(
             settings.me, settings.keepalive, settings.idle_keepalive, settings.silence_limit
         )
@@ -110,14 +111,14 @@ class Machine:
             self._membership,
             self.records,
             self.roster,
-            lambda now: now + settings.unix_offset,
+            self._unix,
             settings.gossip_interval,
         )
         self._resolver = Resolver(
             self._state,
             self._uplinks,
             self.records,
-            lambda now: now + settings.unix_offset,
+            self._unix,
             settings.negative_age,
         )
 
@@ -280,10 +281,28 @@ class Machine:
                 self._spread.item_judged(event, now)
             case events.ItemDropped():
                 self._spread.item_dropped(event)
+            case events.ClockSet():
+                self._unix_offset, self._clock_right = event.unix_offset, event.right
+            case events.PeersRevoked():
+                self._revoke(event)
+
+    def _unix(self, now: float) -> float:
+        return now + self._unix_offset
+
+    def _revoke(self, event: events.PeersRevoked) -> None:
+        self._state.revoked = dict(event.peers)
+        self.records.forget(lambda record: not self._state.believes(record))
+        for peer in self._state.revoked:
+            self._membership.forget(peer)
+            session = self._state.sessions.get(peer)
+            if session is not None:
+                self._state.expel(session, "its pass was revoked")
 
     def _opened(self, event: events.SessionOpened, now: float) -> None:
-        if now < self._state.bans.get(event.peer, 0.0):
-            self._effects.append(effects.Disconnect(event.peer, "it misbehaved a short while ago"))
+        banned = now < self._state.bans.get(event.peer, 0.0)
+        if banned or event.peer in self._state.revoked:
+            reason = "it misbehaved a short while ago" if banned else "its pass was revoked"
+            self._effects.append(effects.Disconnect(event.peer, reason))
             return
         session = Session(
             event.peer, now, dialled=event.dialled, last_heard=now, last_ping=now, frame_credit_at=now
@@ -291,7 +310,8 @@ class Machine:
         self._state.sessions[event.peer] = session
         self._membership.opened(event.peer, now)
         control, bulk = self.addresses
-        self._state.send(event.peer, wire.Hello(self._settings.name, self._uplinks.up, control, bulk))
+        clock = max(0, int(self._unix(now))) if self._clock_right else 0
+        self._state.send(event.peer, wire.Hello(self._settings.name, self._uplinks.up, control, bulk, clock))
 
     def _closed(self, peer: PeerId, now: float) -> None:
         session = self._state.sessions.pop(peer, None)
@@ -377,6 +397,7 @@ class Machine:
         session.greeted = True
         session.name, session.uplink = frame.name, frame.uplink
         session.control, session.bulk = frame.control, frame.bulk
+        session.clock = frame.clock - now if frame.clock else None
         self._state.settled_at = min(self._state.settled_at, now + SETTLE_MET)
         self._membership.sighted(session.peer, frame.control, frame.bulk, now)
         self._spread.greeted(session, now)

@@ -118,7 +118,7 @@ class Membership:
 
     def sighted(self, peer: PeerId, control: tuple[str, ...], bulk: tuple[str, ...], now: float) -> None:
         """Discovery, the configuration or the peer itself told where it is."""
-        if peer == self._state.me or not (control or bulk):
+        if peer == self._state.me or peer in self._state.revoked or not (control or bulk):
             return
         known = self.known.get(peer)
         if known is None:
@@ -144,6 +144,12 @@ class Membership:
         del self.known[forgotten]
         self._roster.forget(forgotten)
         return True
+
+    def forget(self, peer: PeerId) -> None:
+        """It is no member any more."""
+        self.known.pop(peer, None)
+        self._sought.pop(peer, None)
+        self._roster.forget(peer)
 
     def opened(self, peer: PeerId, now: float) -> None:
         if peer not in self.known and len(self.known) >= PEERS_LIMIT:

@@ -138,7 +138,7 @@ class Resolver:
                 message = f"it sent a wrong image record: {wrong}"
                 self._state.expel(session, message)
             else:
-                if record.key == key:
+                if record.key == key and self._state.believes(record):
                     self._records.merge(record)
                     self._finish(key, record, None, "")
                     return

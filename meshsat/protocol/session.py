@@ -43,6 +43,8 @@ class Session:
     uplink: bool = False
     control: tuple[str, ...] = ()
     bulk: tuple[str, ...] = ()
+    clock: float | None = None
+    """What to add to the machine's time to have Unix time by its clock; None: it does not know."""
 
     holds: dict[Digest, int] = field(default_factory=dict)
     """Whole blobs, with sizes."""

@@ -359,6 +359,8 @@ class Spread:
         match kind:
             case Kind.IMAGE:
                 image = open_record_untrusted(data, self._unix(now), self._state.verify)
+                if not self._state.believes(image):
+                    return False  # whoever passes it on may not have heard yet
                 if not self._records.merge(image):
                     self._correct(session, kind, data, self._records.get(image.key))
                     return False
@@ -409,6 +411,8 @@ class Spread:
     def _take_member(self, data: bytes, session: Session, now: float) -> bool:
         record = open_member_untrusted(data, self._state.verify)
         own = self._roster.get(self._state.me)
+        if record.peer in self._state.revoked:
+            return False
         if record.peer == self._state.me:
             if own is None or record.version > own.version:
                 self._refute(record.incarnation, now)

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 
 from meshsat.oci.digest import Digest
 from meshsat.protocol import effects, graph, wire
 from meshsat.protocol.events import Priority
+from meshsat.protocol.gossip import ImageRecord
 from meshsat.protocol.rng import Rng
 from meshsat.protocol.session import Session
 from meshsat.protocol.transfer import Transfer
@@ -75,7 +77,13 @@ class State:
     view: View = field(default_factory=View)
     bans: dict[PeerId, float] = field(default_factory=dict)
     """Until when a peer is not spoken to."""
+    revoked: dict[PeerId, float] = field(default_factory=dict)
+    """Who is no member any more, and since when (Unix time) its records do not count."""
     _offences: dict[PeerId, int] = field(default_factory=dict)
+
+    def believes(self, record: ImageRecord) -> bool:
+        """Whether its author was a member when it wrote the record."""
+        return record.resolved_at <= self.revoked.get(record.author, inf)
 
     def send(self, peer: PeerId, frame: wire.Frame) -> None:
         self.emit(effects.Send(peer, frame))

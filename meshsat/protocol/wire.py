@@ -74,6 +74,8 @@ class Hello(Frame):
     uplink: bool
     control: tuple[str, ...]
     bulk: tuple[str, ...]
+    clock: int = 0
+    """Unix seconds by the sender's clock; 0: it does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,7 +404,7 @@ _source = _record(_text, _text, _flag)
 _DECODERS: dict[int, tuple[type[Frame], tuple[Callable[[Any], Any], ...]]] = {
     kind.type: (kind, decoders)
     for kind, decoders in (
-        (Hello, (_text, _flag, _addresses, _addresses)),
+        (Hello, (_text, _flag, _addresses, _addresses, _count)),
         (Ping, (_token,)),
         (Pong, (_token,)),
         (Peers, (_digest, _listed(_record(_text, _addresses, _addresses), 64))),

@@ -2,16 +2,17 @@
 
 Three kinds, each for an Ed25519 key:
   root      self-signed, a CA; its key's hash is part of the fleet id, so the id names one trust domain
-  enroller  a CA under the root that may issue passes and nothing below them (path length 0)
+  enroller  a CA under the root that may issue passes and nothing below them (path length 0), for its own
+            site, or for all where its site is `*`
   pass      what a node shows; issued by the root or by an enroller
 
 Every certificate has exactly one SAN, a URI shaped like a SPIFFE id: `spiffe://FLEET` for the root,
 `spiffe://FLEET/site/SITE/node/PEER` for the others. A node's name is the subject's CN, each of its roles an
 OU of the subject (so that `openssl x509 -text` shows them). Only the root makes enrollers: a pass that
-claims the role must come from the root itself. All are valid from a day before they were issued, because
-clocks at a site are set by hand.
+claims the role must come from the root itself, or from the enroller whose own it is. All are valid from a day
+before they were issued, because clocks at a site are set by hand.
 
-What is not here: TLS, files, revocation.
+What is not here: making them (`issuing`), revocation (`revocations`), who is let in (`admission`), files.
 """
 
 import re
@@ -24,18 +25,19 @@ from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256, Hash
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, SignatureAlgorithmOID
+from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 
 from meshsat.errors import InvalidInputError
-from meshsat.trust.keys import NodeKey, PeerId, parse_peer_id_untrusted, peer_id_of, public_key_of
+from meshsat.trust.keys import NodeKey, PeerId, parse_peer_id_untrusted, peer_id_of
 
 NODE = "node"
 ENROLLER = "enroller"
 ROLES = frozenset({NODE, ENROLLER})
+EVERY_SITE = "*"
+"""The site of an enroller that may issue for all."""
 
 DAY = 86400.0
 ROOT_LIFETIME = 30 * 365.25 * DAY
@@ -80,6 +82,8 @@ class PassFault(Enum):
     NOT_YET = "not valid yet"
     FORBIDDEN = "forbidden"
     """Claims what its issuer may not give."""
+    REVOKED = "revoked"
+    ELSEWHERE = "of another site"
 
 
 class PassError(InvalidInputError):
@@ -101,10 +105,37 @@ class Pass:
     name: str
     serial: int
     not_before: float
-    """Unix seconds, as `not_after`."""
+    """Unix seconds, as `not_after`; the pass's own and its issuer's."""
     not_after: float
     chain: tuple[bytes, ...] = field(repr=False)
     """DER, the node's certificate first, then the enroller's if there is one; without the root."""
+    issued_at: float = 0.0
+    """Unix seconds, as whoever issued it says."""
+    issuer: PeerId | None = None
+    """The enroller's. None: the root issued it."""
+
+    def check_time(self, now: float, grace: float = 0.0, latest: float | None = None) -> None:
+        """Whether it is good at `now`, or ran out less than `grace` seconds ago. Raises `PassError`.
+
+        `latest`: what the time may be at most, where `now` is only what it is at least.
+        """
+        _check_span(self.not_before, self.not_after, now, grace, now if latest is None else latest)
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What the key of an enroller, or of the root, may issue."""
+
+    peer: PeerId
+    site: str
+    """`EVERY_SITE`: of all."""
+    issued_at: float
+    """Unix seconds, as `not_after`."""
+    not_after: float
+    is_root: bool = False
+
+    def covers(self, site: str) -> bool:
+        return self.site in (EVERY_SITE, site)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,108 +189,6 @@ def parse_node_name_untrusted(text: str) -> str:
     return text
 
 
-# --- issuing
-
-
-def make_root(key: NodeKey, fleet_name: str, now: float, lifetime: float = ROOT_LIFETIME) -> bytes:
-    """The root certificate (DER) of a new fleet. `now` in Unix seconds, `lifetime` in seconds."""
-    fleet = f"{parse_fleet_name_untrusted(fleet_name)}-{_key_hash(key.public)}"
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, fleet)])
-    builder = begin_certificate(name, name, key.public, now, now + lifetime)
-    builder = _as_authority(builder, path_length=1)
-    builder = builder.add_extension(_san(f"spiffe://{fleet}"), critical=False)
-    return _sign(builder, key)
-
-
-def issue_enroller(root: Issuer, subject: Subject, now: float, lifetime: float = ENROLLER_LIFETIME) -> bytes:
-    """A CA certificate (DER) with which `subject` may issue passes."""
-    builder = _node_builder(root, subject, now, lifetime)
-    return _sign(_as_authority(builder, path_length=0), root.key)
-
-
-def issue_pass(
-    issuer: Issuer, subject: Subject, now: float, lifetime: float = PASS_LIFETIME
-) -> tuple[bytes, ...]:
-    """A pass's chain, as `Pass.chain`. It ends no later than its issuer's certificate."""
-    builder = _node_builder(issuer, subject, now, lifetime)
-    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    builder = builder.add_extension(_key_usage(sign=True), critical=True)
-    builder = builder.add_extension(
-        x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
-        critical=False,
-    )
-    leaf = _sign(builder, issuer.key)
-    certificate = x509.load_der_x509_certificate(issuer.certificate)
-    return (leaf,) if certificate.issuer == certificate.subject else (leaf, issuer.certificate)
-
-
-def _node_builder(issuer: Issuer, subject: Subject, now: float, lifetime: float) -> x509.CertificateBuilder:
-    above = x509.load_der_x509_certificate(issuer.certificate)
-    fleet = _uri(above).removeprefix("spiffe://").split("/")[0]
-    if not subject.roles or not subject.roles <= ROLES:
-        raise InvalidInputError(f"roles are among {', '.join(sorted(ROLES))}")
-    name = x509.Name(
-        [
-            *(x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, role) for role in sorted(subject.roles)),
-            x509.NameAttribute(NameOID.COMMON_NAME, parse_node_name_untrusted(subject.name)),
-        ]
-    )
-    uri = f"spiffe://{fleet}/site/{parse_site_untrusted(subject.site)}/node/{subject.peer}"
-    ends = min(now + lifetime, above.not_valid_after_utc.timestamp())
-    builder = begin_certificate(name, above.subject, public_key_of(subject.peer), now, ends)
-    builder = builder.add_extension(_san(uri), critical=False)
-    # RFC 5280 4.2.1.1: needed, with the subject key identifiers, under OpenSSL's X509_STRICT.
-    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public)
-    return builder.add_extension(authority, critical=False)
-
-
-def begin_certificate(
-    subject: x509.Name,
-    issuer: x509.Name,
-    key: Ed25519PublicKey | EllipticCurvePublicKey,
-    now: float,
-    ends: float,
-) -> x509.CertificateBuilder:
-    """What all our certificates have. `now` and `ends`: Unix seconds."""
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(datetime.fromtimestamp(int(now - BACKDATED), UTC))
-        .not_valid_after(datetime.fromtimestamp(int(ends), UTC))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-    )
-
-
-def _as_authority(builder: x509.CertificateBuilder, path_length: int) -> x509.CertificateBuilder:
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
-    return builder.add_extension(_key_usage(sign=False), critical=True)
-
-
-def _key_usage(*, sign: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=sign,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=not sign,
-        crl_sign=not sign,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _san(uri: str) -> x509.SubjectAlternativeName:
-    return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
-
-
-def _sign(builder: x509.CertificateBuilder, key: NodeKey) -> bytes:
-    return builder.sign(key.private, None).public_bytes(Encoding.DER)
-
-
 # --- verifying
 
 
@@ -270,80 +199,76 @@ def parse_root_untrusted(der: bytes) -> Root:
     """
     certificate = _load_untrusted(der)
     with _malformed("the root"):
-        fleet = _uri(certificate).removeprefix("spiffe://")
+        fleet = uri_of(certificate).removeprefix("spiffe://")
         certificate.verify_directly_issued_by(certificate)
         _check_authority(certificate, path_length=1)
-        if not _FLEET_ID.fullmatch(fleet) or not fleet.endswith(f"-{_key_hash(_key(certificate))}"):
+        if not _FLEET_ID.fullmatch(fleet) or not fleet.endswith(f"-{key_hash(_key(certificate))}"):
             raise PassError(PassFault.MALFORMED, "the root's fleet id is not made from its key")
     return Root(fleet, certificate)
 
 
-def verify_pass_untrusted(chain: Sequence[bytes], root: bytes, now: float | None) -> Pass:
+def verify_pass_untrusted(chain: Sequence[bytes], root: bytes, now: float | None, grace: float = 0.0) -> Pass:
     """Check a chain of DER certificates, the pass first, against the fleet's `root` at `now` (Unix seconds).
 
-    With `now` None everything but the time is checked: for reading one's own pass, never a peer's.
+    It may have run out `grace` seconds ago. With `now` None everything but the time is checked: for one's own
+    pass, and where `Pass.check_time` follows.
 
     The root itself may be in the chain (TLS puts it there) and does not count. Raises `PassError`.
     """
-    leaf, issuers, anchor = _verify_chain_untrusted(chain, root, now)
+    leaf, issuers, anchor = _verify_chain_untrusted(chain, root)
     with _malformed("the pass"):
         _check_leaf(leaf)
         subject = _subject_untrusted(leaf, anchor.fleet)
-    if ENROLLER in subject.roles and issuers:
-        raise PassError(PassFault.FORBIDDEN, "only the fleet's root makes enrollers")
-    return Pass(
+        parse_site_untrusted(subject.site)
+    above = None
+    for issuer in issuers:
+        with _malformed("the enroller's certificate"):
+            above = _check_enroller_untrusted(issuer, anchor.fleet)
+        if not above.covers(subject.site):
+            raise PassError(PassFault.FORBIDDEN, f"an enroller of site {above.site} gave it for another")
+        if ENROLLER in subject.roles and above.peer != subject.peer:
+            raise PassError(PassFault.FORBIDDEN, "only the fleet's root makes enrollers")
+    certificates = (leaf, *issuers)
+    member = Pass(
         fleet=anchor.fleet,
         site=subject.site,
         peer=subject.peer,
         roles=subject.roles,
         name=subject.name,
         serial=leaf.serial_number,
-        not_before=leaf.not_valid_before_utc.timestamp(),
-        not_after=leaf.not_valid_after_utc.timestamp(),
-        chain=tuple(certificate.public_bytes(Encoding.DER) for certificate in (leaf, *issuers)),
+        not_before=max(map(_begins, certificates)),
+        not_after=min(map(_ends, certificates)),
+        chain=tuple(certificate.public_bytes(Encoding.DER) for certificate in certificates),
+        issued_at=_begins(leaf) + BACKDATED,
+        issuer=above.peer if above is not None else None,
     )
+    if now is not None:
+        member.check_time(now, grace)
+    return member
 
 
-class VerifiedPasses:
-    """Chains found good, so that those seen again cost no signature checks, only one look at the time."""
-
-    def __init__(self, limit: int = 512) -> None:
-        self._limit = limit
-        self._known: dict[tuple[tuple[bytes, ...], bytes], Pass] = {}
-
-    def verify_untrusted(self, chain: Sequence[bytes], root: bytes, now: float) -> Pass:
-        """As `verify_pass_untrusted`. Raises `PassError`."""
-        key = (tuple(chain), root)
-        known = self._known.get(key)
-        if known is not None and known.not_before <= now <= known.not_after:
-            return known
-        # An issuer's certificate that ends before the pass does is caught here only on the first look;
-        # passes are issued so that they end first, and one that was not is refused by TLS.
-        member = verify_pass_untrusted(chain, root, now)
-        if len(self._known) >= self._limit:
-            self._known.pop(next(iter(self._known)))
-        self._known[key] = member
-        return member
-
-
-def verify_enroller_untrusted(certificate: bytes, root: bytes, now: float | None) -> PeerId:
-    """Check that an enroller's (or the root's own) certificate may issue passes of this fleet at `now`.
-
-    Returns the peer id of its key. Raises `PassError`.
-    """
+def verify_enroller_untrusted(
+    certificate: bytes, root: bytes, now: float | None, grace: float = 0.0
+) -> Rights:
+    """What an enroller's (or the root's own) certificate lets its key issue at `now`; the times as for
+    `verify_pass_untrusted`. Raises `PassError`."""
     anchor = _root(root)
     if certificate == root:
-        _check_time(anchor.certificate, now)
-        return peer_id_of(_key(anchor.certificate))
-    issuer, _, _ = _verify_chain_untrusted((certificate,), root, now)
-    with _malformed("the enroller's certificate"):
-        return _check_enroller_untrusted(issuer, anchor.fleet)
+        issuer = anchor.certificate
+        rights = _rights(issuer, peer_id_of(_key(issuer)), EVERY_SITE, is_root=True)
+    else:
+        issuer, _, _ = _verify_chain_untrusted((certificate,), root)
+        with _malformed("the enroller's certificate"):
+            rights = _check_enroller_untrusted(issuer, anchor.fleet)
+    if now is not None:
+        _check_span(_begins(issuer), rights.not_after, now, grace, now)
+    return rights
 
 
 def _verify_chain_untrusted(
-    chain: Sequence[bytes], root: bytes, now: float | None
+    chain: Sequence[bytes], root: bytes
 ) -> tuple[x509.Certificate, list[x509.Certificate], Root]:
-    """Signatures, times and the right to issue, from the first certificate up to the root."""
+    """Signatures, from the first certificate up to the root."""
     anchor = _root(root)
     if not 1 <= len(chain) <= CHAIN_LIMIT:
         raise PassError(PassFault.MALFORMED, f"a chain has 1 to {CHAIN_LIMIT} certificates")
@@ -355,11 +280,6 @@ def _verify_chain_untrusted(
         raise PassError(PassFault.FORBIDDEN, "an enroller's certificate issues passes only")
     for certificate, above in zip(certificates, [*issuers, anchor.certificate], strict=True):
         _check_issued(certificate, above)
-    for certificate in (*certificates, anchor.certificate):
-        _check_time(certificate, now)
-    for issuer in issuers:
-        with _malformed("the enroller's certificate"):
-            _check_enroller_untrusted(issuer, anchor.fleet)
     return leaf, issuers, anchor
 
 
@@ -392,22 +312,36 @@ def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> No
         raise PassError(PassFault.FOREIGN, "it was issued by somebody else") from None
 
 
-def _check_time(certificate: x509.Certificate, now: float | None) -> None:
-    if now is None:
-        return
-    if now < certificate.not_valid_before_utc.timestamp():
-        begin = certificate.not_valid_before_utc
-        raise PassError(PassFault.NOT_YET, f"from {begin:%Y-%m-%d} on; are the clocks right?")
-    if now > certificate.not_valid_after_utc.timestamp():
-        raise PassError(PassFault.EXPIRED, f"it ended on {certificate.not_valid_after_utc:%Y-%m-%d}")
+def _begins(certificate: x509.Certificate) -> float:
+    return certificate.not_valid_before_utc.timestamp()
 
 
-def _check_enroller_untrusted(certificate: x509.Certificate, fleet: str) -> PeerId:
+def _ends(certificate: x509.Certificate) -> float:
+    return certificate.not_valid_after_utc.timestamp()
+
+
+def _check_span(begins: float, ends: float, now: float, grace: float, latest: float) -> None:
+    if latest < begins:
+        raise PassError(PassFault.NOT_YET, f"from {in_days(begins)} on; are the clocks right?")
+    if now > ends + grace:
+        raise PassError(PassFault.EXPIRED, f"it ended on {in_days(ends)}")
+
+
+def in_days(unix: float) -> str:
+    """The date, for people."""
+    return f"{datetime.fromtimestamp(unix, UTC):%Y-%m-%d}"
+
+
+def _check_enroller_untrusted(certificate: x509.Certificate, fleet: str) -> Rights:
     _check_authority(certificate, path_length=0)
     subject = _subject_untrusted(certificate, fleet)
     if ENROLLER not in subject.roles:
         raise PassError(PassFault.FORBIDDEN, "its issuer is no enroller")
-    return subject.peer
+    return _rights(certificate, subject.peer, subject.site)
+
+
+def _rights(certificate: x509.Certificate, peer: PeerId, site: str, *, is_root: bool = False) -> Rights:
+    return Rights(peer, site, _begins(certificate) + BACKDATED, _ends(certificate), is_root)
 
 
 def _check_authority(certificate: x509.Certificate, path_length: int) -> None:
@@ -425,7 +359,7 @@ def _check_leaf(certificate: x509.Certificate) -> None:
 
 
 def _subject_untrusted(certificate: x509.Certificate, fleet: str) -> Subject:
-    match = _NODE_URI.fullmatch(_uri(certificate))
+    match = _NODE_URI.fullmatch(uri_of(certificate))
     if match is None:
         raise PassError(PassFault.MALFORMED, "its SAN names no node")
     if match[1] != fleet:
@@ -437,9 +371,8 @@ def _subject_untrusted(certificate: x509.Certificate, fleet: str) -> Subject:
     if len(names) != 1 or not roles or not ROLES.issuperset(roles):
         raise PassError(PassFault.MALFORMED, "its subject is not a name and roles")
     peer = parse_peer_id_untrusted(match[3])
-    return Subject(
-        peer, parse_site_untrusted(match[2]), parse_node_name_untrusted(names[0]), frozenset(roles)
-    )
+    site = match[2] if match[2] == EVERY_SITE else parse_site_untrusted(match[2])
+    return Subject(peer, site, parse_node_name_untrusted(names[0]), frozenset(roles))
 
 
 def _attributes(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> list[str]:
@@ -447,7 +380,8 @@ def _attributes(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> li
     return [value for value in values if isinstance(value, str)]
 
 
-def _uri(certificate: x509.Certificate) -> str:
+def uri_of(certificate: x509.Certificate) -> str:
+    """Its only SAN. Raises `PassError` where it has another."""
     names = list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     if len(names) != 1 or not isinstance(names[0], x509.UniformResourceIdentifier):
         raise PassError(PassFault.MALFORMED, "it has not exactly one SAN, a URI")
@@ -461,7 +395,8 @@ def _key(certificate: x509.Certificate) -> Ed25519PublicKey:
     return key
 
 
-def _key_hash(key: Ed25519PublicKey) -> str:
+def key_hash(key: Ed25519PublicKey) -> str:
+    """What a fleet id has of its root's key."""
     digest = Hash(SHA256())
     digest.update(key.public_bytes_raw())
     return digest.finalize()[:10].hex()

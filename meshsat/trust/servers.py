@@ -25,8 +25,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from meshsat.errors import InvalidInputError
+from meshsat.trust.issuing import begin_certificate
 from meshsat.trust.keys import NodeKey
-from meshsat.trust.passes import DAY, begin_certificate, parse_root_untrusted
+from meshsat.trust.passes import DAY, parse_root_untrusted
 
 LIFETIME = 90 * DAY
 LIFETIME_LIMIT = 825 * DAY

@@ -31,10 +31,11 @@ from meshsat.trust.passes import (
     parse_site_untrusted,
     verify_enroller_untrusted,
 )
+from meshsat.trust.revocations import Revocations
 
 PREFIX = "meshsat-join-"
 CONTEXT = "join-token"
-VERSION = 1
+VERSION = 2
 TEXT_LIMIT = 16 * 1024
 """Characters; a token has about 2000."""
 ID_LENGTH = 16
@@ -47,6 +48,7 @@ class TokenFault(Enum):
     MALFORMED = "damaged"
     FOREIGN = "of another fleet"
     EXPIRED = "expired"
+    REVOKED = "revoked"
 
 
 class TokenError(InvalidInputError):
@@ -68,6 +70,10 @@ class Grant:
     """Unix seconds, as the enroller's clock shows them."""
     addresses: tuple[str, ...] = ()
     """`host:port` of control planes where an enroller may answer. Hints: they need not be right."""
+    made: float = 0.0
+    """Unix seconds, by its author's clock."""
+    every_site: bool = False
+    """An enroller that joins with it may enrol for all sites."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,24 +88,37 @@ class Token:
     certificate: bytes = field(repr=False)
     """The author's, as an enroller. DER."""
 
-    def verify(self, root: bytes, now: float) -> None:
+    def verify(self, root: bytes, now: float, revocations: Revocations | None = None) -> None:
         """Whether an enroller of the fleet with this `root` should honour it. Raises `TokenError`."""
         if self.root != root:
             raise TokenError(TokenFault.FOREIGN, "the token is of another fleet")
         try:
-            author = verify_enroller_untrusted(self.certificate, root, now)
+            rights = verify_enroller_untrusted(self.certificate, root, now)
         except PassError as fault:
             if fault.reason is PassFault.EXPIRED:
                 raise TokenError(TokenFault.EXPIRED, "the pass of the token's author has expired") from None
             raise TokenError(
                 TokenFault.FOREIGN, "the token was not made by an enroller of this fleet"
             ) from None
-        if author != self.author:
+        if rights.peer != self.author:
             raise TokenError(TokenFault.FOREIGN, "the token was not made by an enroller of this fleet")
+        if not rights.covers(self.grant.site):
+            raise TokenError(TokenFault.FOREIGN, "the token's author may not let anybody in at that site")
+        if revocations is not None:
+            self._check_revoked(revocations)
         if now > self.grant.expires:
             raise TokenError(
                 TokenFault.EXPIRED, "the token has expired; ask for a new one (`meshsat invite`)"
             )
+
+    def _check_revoked(self, revocations: Revocations) -> None:
+        for what, revocation in (
+            ("its author", revocations.of_author(self.author, self.grant.made)),
+            ("its site", revocations.of_site(self.grant.site, self.grant.made)),
+        ):
+            if revocation is not None:
+                text = f"the token is void: {what} was {revocation.in_words()}"
+                raise TokenError(TokenFault.REVOKED, f"{text}; ask for a new one")
 
 
 def make(issuer: Issuer, root: bytes, grant: Grant, token_id: bytes) -> str:
@@ -117,6 +136,8 @@ def make(issuer: Issuer, root: bytes, grant: Grant, token_id: bytes) -> str:
             grant.uses,
             int(grant.expires),
             list(grant.addresses),
+            int(grant.made),
+            grant.every_site,
         ]
     )
     parts = [seal(issuer.key, CONTEXT, payload), issuer.certificate]
@@ -166,13 +187,14 @@ def _fields_untrusted(fields: object) -> tuple[bytes, bytes, Grant]:
         raise _damaged()
     if fields[0] != VERSION:
         raise TokenError(TokenFault.MALFORMED, "the token was made by another version of meshsat")
-    if [type(item) for item in fields[1:]] != [bytes, bytes, str, list, int, int, list]:
+    if [type(item) for item in fields[1:]] != [bytes, bytes, str, list, int, int, list, int, bool]:
         raise _damaged()
-    _, token_id, root, site, roles, uses, expires, addresses = fields
+    _, token_id, root, site, roles, uses, expires, addresses, made, every_site = fields
     if (
         len(token_id) != ID_LENGTH
         or not 1 <= uses <= USES_LIMIT
         or not 0 <= expires < 1 << 40
+        or not 0 <= made < 1 << 40
         or not _texts(roles, len(ROLES), max(map(len, ROLES)))
         or not roles
         or not ROLES.issuperset(roles)
@@ -183,7 +205,10 @@ def _fields_untrusted(fields: object) -> tuple[bytes, bytes, Grant]:
         parse_site_untrusted(site)
     except InvalidInputError:
         raise _damaged() from None
-    return token_id, root, Grant(site, frozenset(roles), uses, float(expires), tuple(addresses))
+    grant = Grant(
+        site, frozenset(roles), uses, float(expires), tuple(addresses), float(made), every_site=every_site
+    )
+    return token_id, root, grant
 
 
 def _texts(items: Sequence[object], most: int, length: int) -> bool:

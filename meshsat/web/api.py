@@ -74,6 +74,9 @@ def create_api(view: NodeView) -> Starlette:
         Route("/api/v1/held", api.held, methods=["POST"]),
         Route("/api/v1/gc", api.gc, methods=["POST"]),
         Route("/api/v1/invite", api.invite, methods=["POST"]),
+        Route("/api/v1/members", api.members),
+        Route("/api/v1/revoke", api.revoke, methods=["POST"]),
+        Route("/api/v1/rotate", api.rotate, methods=["POST"]),
         *secret_routes(view),
         Route("/api/v1/wan", api.wan),
         Route("/api/v1/plan", api.plan, methods=["POST"]),
@@ -226,6 +229,27 @@ class _Api:
             entry.object = f"token {short_name(token)}"
             entry.reason = f"{uses} uses, {valid_seconds:.0f} s"
         return JSONResponse({"token": token})
+
+    async def members(self, _: Request) -> Response:
+        return JSONResponse({"members": [as_json(member) for member in self._view.passes.members()]})
+
+    async def revoke(self, request: Request) -> Response:
+        known = {"member": str, "site": str, "reason": str, "issued": bool}
+        body = parse_arguments_untrusted(await read_body_untrusted(request), known)
+        member, site = body.get("member"), body.get("site")
+        with self._recorded(request, "pass.revoke", member or f"site {site}") as told:
+            revoked = self._view.passes.revoke(
+                member, site, body.get("reason", ""), issued=body.get("issued", False)
+            )
+            told.object, told.reason = revoked.whose, revoked.in_words()
+        return JSONResponse({"whose": revoked.whose, "text": revoked.in_words()})
+
+    async def rotate(self, request: Request) -> Response:
+        parse_arguments_untrusted(await read_body_untrusted(request), {})
+        with self._recorded(request, "key.rotate", self._view.status().peer) as told:
+            peer = await self._view.passes.rotate()
+            told.reason = f"now {peer}"
+        return JSONResponse({"peer": peer})
 
     def _recorded(self, request: Request, event: str, about: str) -> AbstractContextManager[Told]:
         return recorded(self._view.audit, event, operator_of(request.scope), about)

@@ -15,6 +15,7 @@ from meshsat.reload import Reloaded
 from meshsat.status import (
     DesiredStatus,
     ImageStatus,
+    MemberStatus,
     NodeStatus,
     PeerStatus,
     SatelliteStatus,
@@ -92,9 +93,35 @@ class CollectedAnswer(Protocol):
         """Why nothing was collected."""
 
 
+class RevokedAnswer(Protocol):
+    """A revocation that was told."""
+
+    @property
+    def whose(self) -> str: ...
+
+    def in_words(self) -> str: ...
+
+
+class PassesView(Protocol):
+    def members(self) -> Sequence[MemberStatus]:
+        """The fleet's members that were seen here, and those that are revoked."""
+
+    def revoke(self, who: str | None, site: str | None, reason: str, *, issued: bool) -> RevokedAnswer:
+        """Take back the pass of a member (peer id or name) or of a whole site.
+
+        Raises `DeniedError` where this node may not, `InvalidInputError`.
+        """
+
+    async def rotate(self) -> str:
+        """Change this node's key; returns the new peer id. Raises a `MeshsatError`."""
+
+
 class NodeView(Protocol):
     @property
     def metrics(self) -> Metrics: ...
+
+    @property
+    def passes(self) -> PassesView: ...
 
     @property
     def vault(self) -> Vault: ...

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from meshsat.mesh import identity
-from meshsat.trust.passes import Subject, issue_pass
+from meshsat.trust.issuing import issue_pass
+from meshsat.trust.passes import Subject
 from sim.images import random_image
 from tests.clients.runtimes import short_directory
 from tests.processes import Place, clean_environment, until

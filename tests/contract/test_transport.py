@@ -43,7 +43,7 @@ class Bench:
 
     def transport(self, identity: Identity, *protocols: str) -> Transport:
         metrics = self.metrics[identity.member.name] = Metrics()
-        return self.twin.make(identity, protocols or (ECHO,), metrics)
+        return self.twin.make(identity, protocols or (ECHO,), metrics, None)
 
     def refused(self, name: str) -> float:
         metrics = self.metrics[name]

@@ -11,13 +11,16 @@ from meshsat.mesh.memory_transport import MemoryTransport
 from meshsat.mesh.tls_transport import TlsTransport
 from meshsat.mesh.transport import Transport
 from meshsat.metrics import Metrics
+from meshsat.trust.admission import Admission
+
+Make = Callable[[Identity, Sequence[str], Metrics, Admission | None], Transport]
 
 
 @dataclass
 class Twin:
     """One implementation, for one test."""
 
-    make: Callable[[Identity, Sequence[str], Metrics], Transport]
+    make: Make
     """A transport that is not serving yet. The identity has its files."""
     mute: Callable[[], str]
     """The address of somebody who never answers."""
@@ -28,9 +31,11 @@ class Twin:
 def memory_twin() -> Twin:
     network = MemoryNetwork()
 
-    def make(identity: Identity, protocols: Sequence[str], metrics: Metrics) -> Transport:
+    def make(
+        identity: Identity, protocols: Sequence[str], metrics: Metrics, admission: Admission | None
+    ) -> Transport:
         host = network.add_host(f"host{len(network.hosts)}")
-        return MemoryTransport(network, host, identity, protocols, metrics)
+        return MemoryTransport(network, host, identity, protocols, metrics, admission=admission)
 
     def mute() -> str:
         network.add_host("mute")
@@ -41,20 +46,24 @@ def memory_twin() -> Twin:
 
 
 def tls_twin() -> Twin:
-    def make(identity: Identity, protocols: Sequence[str], metrics: Metrics) -> Transport:
-        return TlsTransport(identity, protocols, metrics, listen="127.0.0.1")
+    def make(
+        identity: Identity, protocols: Sequence[str], metrics: Metrics, admission: Admission | None
+    ) -> Transport:
+        return TlsTransport(identity, protocols, metrics, listen="127.0.0.1", admission=admission)
 
     return tcp_twin(make)
 
 
 def libp2p_twin() -> Twin:
-    def make(identity: Identity, protocols: Sequence[str], metrics: Metrics) -> Transport:
-        return Libp2pTransport(identity, protocols, metrics, listen="127.0.0.1")
+    def make(
+        identity: Identity, protocols: Sequence[str], metrics: Metrics, admission: Admission | None
+    ) -> Transport:
+        return Libp2pTransport(identity, protocols, metrics, listen="127.0.0.1", admission=admission)
 
     return tcp_twin(make)
 
 
-def tcp_twin(make: Callable[[Identity, Sequence[str], Metrics], Transport]) -> Twin:
+def tcp_twin(make: Make) -> Twin:
     """For every implementation over TCP."""
     listener = socket.create_server(("127.0.0.1", 0))
     return Twin(make, lambda: f"127.0.0.1:{listener.getsockname()[1]}", [listener.close])

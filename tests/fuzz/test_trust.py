@@ -1,14 +1,21 @@
 """Passes, tokens and enrolment messages from outside: a value or the documented error, whatever the bytes."""
 
 import base64
+import json
+import tempfile
 from contextlib import suppress
+from pathlib import Path
 
 import cbor2
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshsat.errors import InvalidInputError
-from meshsat.mesh.enrol import decode_message_untrusted
+from meshsat.mesh import enrol
+from meshsat.mesh.enrol import Enroller, decode_message_untrusted
+from meshsat.mesh.pass_files import DamagedError, read_floors_untrusted, read_revoked_untrusted
+from meshsat.mesh.token_ledger import TokenLedger
 from meshsat.protocol.token_use import parse_token_use_untrusted
 from meshsat.trust.envelope import seal
 from meshsat.trust.keys import NodeKey, parse_peer_id_untrusted
@@ -22,9 +29,12 @@ from meshsat.trust.passes import (
     verify_enroller_untrusted,
     verify_pass_untrusted,
 )
+from meshsat.trust.revocations import CONTEXT as REVOCATION
+from meshsat.trust.revocations import Revocations, Taken, open_revocation_untrusted, revoke
 from meshsat.trust.servers import parse_server_name_untrusted
 from meshsat.trust.tokens import CONTEXT, PREFIX, Grant, TokenError, make, parse_untrusted
 from tests.fleet import Fleet
+from tests.unit.mesh.test_enrol import stream_pair
 
 NOW = 1_800_000_000.0
 FLEET = Fleet(now=NOW)
@@ -136,3 +146,59 @@ def test_names_are_read_as_they_stand_or_refused(text: str) -> None:
 def test_a_servers_name_is_one_that_a_certificate_can_have_or_refused(text: str) -> None:
     with suppress(InvalidInputError):
         assert str(parse_server_name_untrusted(text).value).isascii()
+
+
+REVOKED = revoke(
+    FLEET.root, ROOT, peer=NodeKey.generate().peer_id, site="hq", at=NOW, until=NOW + 60, reason="x"
+).sealed
+
+
+@given(st.one_of(st.binary(max_size=300), damaged(REVOKED), VALUE.map(cbor2.dumps)))
+def test_bytes_are_a_revocation_or_refused(data: bytes) -> None:
+    known = Revocations(ROOT)
+    with suppress(InvalidInputError):
+        revocation, taken = known.take_untrusted(data)
+        assert (revocation.sealed, taken, data) == (data, Taken.NEWS, REVOKED)
+
+
+@given(VALUE, st.integers(0, 1 << 42), st.integers(0, 1 << 42))
+def test_what_the_root_itself_seals_is_a_revocation_or_refused(value: object, at: int, until: int) -> None:
+    for fields in (value, [FLEET.id, "", "hq", at, until, str(value)[:300], False]):
+        data = cbor2.dumps([seal(FLEET.root.key, REVOCATION, cbor2.dumps(fields)), b""])
+        with suppress(InvalidInputError):
+            assert open_revocation_untrusted(data, ROOT).by_root
+
+
+@given(st.one_of(st.binary(max_size=200), VALUE.map(lambda value: json.dumps(value, default=str).encode())))
+def test_files_beside_the_identity_are_read_or_damaged(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "file"
+        path.write_bytes(data)
+        for read in (read_floors_untrusted, read_revoked_untrusted):
+            with suppress(DamagedError):
+                read(path)
+
+
+@given(
+    st.lists(
+        st.one_of(VALUE, st.just(list(CHAIN)), st.sampled_from(["renew", "rotate", "supersede", "join"])),
+        max_size=5,
+    )
+)
+def test_an_enroller_answers_whatever_is_asked(message: list[object]) -> None:
+    """With a pass, a refusal or a revocation: never with silence."""
+
+    async def converse() -> None:
+        boss = FLEET.member("boss", enroller=True)
+        enroller = Enroller(boss, TokenLedger(None, lambda: NOW), lambda: NOW)
+        near, far = stream_pair(NodeKey.generate().peer_id, boss.key.peer_id)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(enroller.answer, far)
+            await enrol._send(near, "hello", 1, FLEET.id)
+            await enrol._receive_untrusted(near)
+            await enrol._send(near, *message)
+            kind, *_ = await enrol._receive_untrusted(near)
+            assert kind in ("denied", "revoked")
+            await near.aclose()
+
+    trio.run(converse)

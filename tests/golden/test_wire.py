@@ -22,7 +22,7 @@ SHORT = {
 """What stands for long bytes below."""
 
 FRAMES: list[tuple[wire.Frame, str]] = [
-    (wire.Hello("pi", uplink=True, control=ADDRESSES, bulk=()), "00000016 00000000 8500627069f5816dADDR80"),
+    (wire.Hello("pi", uplink=True, control=ADDRESSES, bulk=()), "00000017 00000000 8600627069f5816dADDR8000"),
     (wire.Ping(7), "00000003 00000000 820107"),
     (wire.Pong(2**64 - 1), "0000000b 00000000 82021bffffffffffffffff"),
     (wire.Peers(BLOB, (("12D3", ADDRESSES, ()),)), "00000062 00000000 83037847BLOB81836431324433816dADDR80"),

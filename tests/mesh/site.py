@@ -7,16 +7,19 @@ import hashlib
 import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from meshsat.config import PassesSection
 from meshsat.errors import MeshsatError, NotFoundError, UnavailableError
 from meshsat.mesh.driver import Driver
 from meshsat.mesh.identity import Identity
 from meshsat.mesh.memory_network import MemoryNetwork
 from meshsat.mesh.memory_transport import MemoryTransport
+from meshsat.mesh.passes import Passes
 from meshsat.mesh.service import Mesh
 from meshsat.mesh.token_ledger import TokenLedger
 from meshsat.metrics import Metrics
@@ -29,7 +32,7 @@ from meshsat.protocol.gossip import ImageRecord, seal
 from meshsat.protocol.machine import Machine, Settings
 from meshsat.protocol.wire import PROTOCOL as SWAP
 from meshsat.protocol.wire import Source
-from meshsat.trust.keys import NodeKey
+from meshsat.trust.keys import NodeKey, PeerId
 from meshsat.trust.passes import verify_pass_untrusted
 from tests.fleet import Fleet
 from tests.mesh.memory_store import MemoryStore
@@ -154,12 +157,22 @@ class Node:
             identity.key.peer_id, self.name, uplink=rate is not None, unix_offset=UNIX, **site.settings
         )
         self.machine = Machine(settings, identity.key.sign, rng)
+        self.wall: float | None = None
+        """What the machine's clock showed when the test began, where it is wrong."""
+        self.passes: Passes | None = None
+        admission = None
+        if site.passes is not None:
+            self.passes = Passes(Path("/nonexistent"), identity, site.passes, wall=self.look_at_clock)
+            admission = self.passes.standing.admission
         self.transport = MemoryTransport(
-            site.network, site.network.hosts[host], identity, (SWAP,), self.metrics, lambda: UNIX
+            site.network, site.network.hosts[host], identity, (SWAP,), self.metrics, lambda: UNIX, admission
         )
         self.uplink = Uplink(site.upstream, self, rate) if rate is not None else None
         self.driver = Driver(self.machine, self.store, self.uplink, [self.transport], self.metrics)
         self.ledger = TokenLedger(None, lambda: UNIX + trio.current_time())
+        if self.passes is not None:
+            self.ledger = self.passes.ledger
+            self.passes.attach(self.driver, [self.transport], rng)
         self.mesh = Mesh(self.machine, self.driver, [self.transport], list, self.ledger)
         self.news: list[ImageRecord] = []
         self.driver.on_record = self.news.append
@@ -167,8 +180,11 @@ class Node:
         self.completed_at: float | None = None
 
     @property
-    def peer(self) -> str:
+    def peer(self) -> PeerId:
         return self.identity.key.peer_id
+
+    def look_at_clock(self) -> float:
+        return (UNIX if self.wall is None else self.wall) + trio.current_time()
 
     async def fetch(self, blob: Digest, size: int, *, patience: float = 3600.0) -> None:
         """Want the blob until it is here. Raises `TooSlowError`."""
@@ -179,7 +195,16 @@ class Node:
 
 
 class Site:
-    def __init__(self, *, latency: float = 0.0005, seed: int = 1, **settings: float) -> None:
+    def __init__(
+        self,
+        *,
+        latency: float = 0.0005,
+        seed: int = 1,
+        passes: PassesSection | None = None,
+        **settings: float,
+    ) -> None:
+        """`passes`: nodes judge each other's passes, renew and revoke them, as they are set there."""
+        self.passes = passes
         self.settings: dict[str, Any] = dict(settings)
         """Of the machines, where they differ from what is shipped."""
         self.network = MemoryNetwork(latency)
@@ -216,7 +241,11 @@ class Site:
 
         async def run(*, task_status: trio.TaskStatus[None]) -> None:
             with node.scope:
-                await node.mesh.run(task_status=task_status)
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(node.mesh.run)
+                    if node.passes is not None:
+                        nursery.start_soon(node.passes.run, node.scope)
+                    task_status.started()
 
         await self._nursery.start(run)
 

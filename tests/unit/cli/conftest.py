@@ -29,6 +29,7 @@ from meshsat.status import (
     DesiredStatus,
     DiskStatus,
     ImageStatus,
+    MemberStatus,
     NodeStatus,
     PeerStatus,
     SatelliteStatus,
@@ -101,6 +102,7 @@ class FakeNode:
     reloaded: Reloaded | None = None
     steps: list[Planned | MeshsatError] = field(default_factory=list)
     planned: list[bytes] = field(default_factory=list)
+    revoked: list[tuple[str | None, str | None, str, bool]] = field(default_factory=list)
     metrics: Metrics = field(default_factory=Metrics)
     audit: Recorded = field(default_factory=Recorded)
 
@@ -162,9 +164,31 @@ class FakeNode:
         swept = Swept({Digest.of(b"old"): (3_000_000, "nothing refers to it")}, ["reg.test/pos:1"])
         return Collected(swept, "cannot be known" if dry_run else None)
 
+    @property
+    def passes(self) -> "FakeNode":
+        return self
+
+    def members(self) -> list[MemberStatus]:
+        return [MEMBER]
+
+    def revoke(self, who: str | None, site: str | None, reason: str, *, issued: bool) -> Any:
+        self.revoked.append((who, site, reason, issued))
+        return Revoked(who or f"site {site}")
+
+    async def rotate(self) -> str:
+        return "12D3KooWnext"
+
     async def invite(self, *, uses: int, valid_seconds: float) -> str:
         self.invited.append((uses, valid_seconds))
         return "meshsat-join-0"
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    whose: str
+
+    def in_words(self) -> str:
+        return "revoked on 2027-01-15 by the fleet's root"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +199,7 @@ class Ended:
 
 
 Meshsat = Callable[..., Ended]
+MEMBER = MemberStatus("12D3KooWother", "till-2", "berlin", ("node",), "1f", 2e9, 1e9, "active")
 
 
 @pytest.fixture

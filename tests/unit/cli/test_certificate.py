@@ -6,7 +6,8 @@ import pytest
 from cryptography import x509
 
 from meshsat.mesh.identity import accept_pass, node_key
-from meshsat.trust.passes import Subject, issue_pass
+from meshsat.trust.issuing import issue_pass
+from meshsat.trust.passes import Subject
 from tests.fleet import Fleet
 from tests.handshake import client_context, server_context, shake_hands
 from tests.unit.cli.conftest import Meshsat

@@ -67,7 +67,7 @@ class Joined:
     def __call__(self, lan: Lan, *addresses: str, discovery: Discovery | None = None) -> Membership:
         self._monkeypatch.setattr(enrolment, "open_enrol_stream", lan.open_enrol_stream)
         self._monkeypatch.setattr(enrolment, "join", lan.join)
-        joiner = Joiner("token", NodeKey.generate(), "coach-8", lambda: 0.0)
+        joiner = Joiner("token", NodeKey.generate(), "coach-8")
 
         async def search() -> Membership:
             start = trio.current_time()
@@ -145,4 +145,4 @@ def test_a_flood_of_addresses_is_not_all_tried(joined: Joined) -> None:
 
 def test_a_name_that_no_pass_can_hold_is_refused_before_anybody_is_asked() -> None:
     with pytest.raises(InvalidInputError, match="name"):
-        Joiner("token", NodeKey.generate(), "coach eight", lambda: 0.0)
+        Joiner("token", NodeKey.generate(), "coach eight")

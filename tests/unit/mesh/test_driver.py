@@ -79,6 +79,12 @@ class Plane:
     async def drop(self, peer: PeerId) -> None:
         raise NotImplementedError
 
+    async def recheck(self) -> None:
+        raise NotImplementedError
+
+    def renew(self, identity: Identity) -> None:
+        raise NotImplementedError
+
 
 class Upstream:
     """An uplink that gives `data` in small pieces, or raises `fault`."""

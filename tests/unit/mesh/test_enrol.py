@@ -1,6 +1,9 @@
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import cbor2
 import pytest
@@ -12,18 +15,32 @@ from trio.testing import MockClock
 from meshsat.audit.event import Actor
 from meshsat.errors import ConfigError, DeniedError, InvalidInputError, MeshsatError, UnavailableError
 from meshsat.mesh import enrol, identity
-from meshsat.mesh.enrol import Enroller, Membership, join
+from meshsat.mesh.enrol import Enroller, Membership, RevokedError, join, superseding_word
 from meshsat.mesh.identity import Identity, accept_pass, make_token, node_key
+from meshsat.mesh.outcomes import told_to
 from meshsat.mesh.token_ledger import TokenLedger
 from meshsat.mesh.transport import ByteStream, StreamBroken
+from meshsat.trust.admission import Admission
+from meshsat.trust.clock import Reading, Source
+from meshsat.trust.issuing import issue_pass
 from meshsat.trust.keys import NodeKey, PeerId
-from meshsat.trust.passes import DAY, NODE, Issuer, issue_pass, verify_pass_untrusted
-from meshsat.trust.tokens import Grant, short_name
+from meshsat.trust.passes import (
+    DAY,
+    EVERY_SITE,
+    NODE,
+    Issuer,
+    Pass,
+    verify_enroller_untrusted,
+    verify_pass_untrusted,
+)
+from meshsat.trust.revocations import Revocation, revoke
+from meshsat.trust.tokens import Grant, make, short_name
 from tests.fleet import Fleet
 from tests.recorded import Recorded
 
 NOW = 1_800_000_000.0
 HOUR = 3600.0
+T = TypeVar("T")
 
 
 Raw = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
@@ -61,7 +78,7 @@ Answer = Callable[[ByteStream], Awaitable[None]]
 
 
 async def converse(
-    answer: Answer, peer: PeerId, text: str, key: NodeKey, *, name: str = "till-1", now: float = NOW
+    answer: Answer, peer: PeerId, text: str, key: NodeKey, *, name: str = "till-1"
 ) -> tuple[Membership, MemoryByteStream]:
     near, far = stream_pair(key.peer_id, peer)
 
@@ -73,7 +90,7 @@ async def converse(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
         try:
-            membership = await join(near, text, key, name, now)
+            membership = await join(near, text, key, name)
         except MeshsatError as fault:
             fault.near = near  # type: ignore[attr-defined] # for tests of what was sent
             caught: MeshsatError | None = fault
@@ -91,6 +108,7 @@ class Office:
     def __init__(self, fleet: Fleet, boss: Identity | None = None, now: float = NOW) -> None:
         self.boss = boss or fleet.member("boss", enroller=True)
         self.ledger = TokenLedger(self.boss.directory)
+        self.admission = Admission.at(self.boss.root, lambda: now)
         self.enroller = Enroller(self.boss, self.ledger, lambda: now)
 
     def token(
@@ -98,9 +116,9 @@ class Office:
     ) -> str:
         return make_token(self.boss, Grant("shop-7", roles, uses, NOW + lifetime, ("10.0.0.1:4701",)))
 
-    async def join(self, text: str, key: NodeKey, *, now: float = NOW, name: str = "till-1") -> Membership:
+    async def join(self, text: str, key: NodeKey, *, name: str = "till-1") -> Membership:
         peer = self.boss.key.peer_id
-        return (await converse(self.enroller.answer, peer, text, key, now=now, name=name))[0]
+        return (await converse(self.enroller.answer, peer, text, key, name=name))[0]
 
 
 @pytest.fixture
@@ -170,7 +188,7 @@ async def test_expired_tokens_and_authors_are_refused(
     later_fleet.root = fleet.root
     office = Office(later_fleet, now=NOW + later)
     with pytest.raises(DeniedError, match=words):
-        await office.join(text, NodeKey.generate(), now=NOW + later)
+        await office.join(text, NodeKey.generate())
 
 
 async def test_an_enroller_of_another_fleet_is_not_told_the_token(fleet: Fleet) -> None:
@@ -221,10 +239,8 @@ async def test_a_token_that_no_enroller_sealed_is_refused(fleet: Fleet) -> None:
     """A member who is no enroller makes tokens of its own."""
     office = Office(fleet)
     node = fleet.member("node")
-    forged = make_token(
-        Identity(node.key, node.member, node.root, node.chain[0]),
-        Grant("shop-7", frozenset({NODE}), 9, NOW + HOUR),
-    )
+    grant = Grant("shop-7", frozenset({NODE}), 9, NOW + HOUR)
+    forged = make(Issuer(node.key, node.chain[0]), node.root, grant, bytes(16))
     with pytest.raises(DeniedError, match="not made by an enroller"):
         await office.join(forged, NodeKey.generate())
 
@@ -342,7 +358,7 @@ def test_only_enrollers_enrol(fleet: Fleet) -> None:
 async def test_who_was_let_in_and_who_was_not_is_recorded_without_the_token(fleet: Fleet) -> None:
     office = Office(fleet)
     audit = Recorded()
-    office.enroller = Enroller(office.boss, office.ledger, lambda: NOW, audit)
+    office.enroller = Enroller(office.boss, office.ledger, lambda: NOW, tell=told_to(audit))
     text, key, late = office.token(), NodeKey.generate(), NodeKey.generate()
     await office.join(text, key)
     for _ in range(3):
@@ -354,3 +370,184 @@ async def test_who_was_let_in_and_who_was_not_is_recorded_without_the_token(flee
     assert (refused.actor.id, refused.outcome) == (late.peer_id, "failure")
     assert "used up" in refused.reason
     assert text not in repr(audit.entries)
+
+
+# --- renewal, another key
+
+
+async def ask(office: Office, key: NodeKey, question: Callable[[ByteStream], Awaitable[T]]) -> T:
+    """A member's conversation with the office, over a stream that proved `key`."""
+    near, far = stream_pair(key.peer_id, office.boss.key.peer_id)
+    given: list[T] = []
+    fault: MeshsatError | None = None
+
+    async def serve() -> None:
+        with suppress(StreamBroken):
+            await office.enroller.answer(far)
+        await far.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        try:
+            given.append(await question(near))
+        except MeshsatError as refusal:
+            fault = refusal
+        await near.aclose()
+    if fault is not None:
+        raise fault
+    return given[0]
+
+
+def later_office(fleet: Fleet, later: float, grace: float = 0.0, **settings: Any) -> Office:
+    """The fleet's enroller, so many seconds later."""
+    office = Office(fleet, now=NOW + later)
+    root = fleet.root.certificate
+    admission = Admission(root, None, lambda: Reading(NOW + later, Source.MACHINE), grace=grace)
+    office.enroller = Enroller(
+        office.boss, office.ledger, lambda: NOW + later, admission=admission, **settings
+    )
+    office.admission = admission
+    return office
+
+
+async def test_a_pass_is_renewed_for_the_same_key_site_name_and_roles(fleet: Fleet) -> None:
+    office, node = later_office(fleet, 200 * DAY, lifetime=90 * DAY), fleet.member("till-1", site="shop-7")
+    given = await ask(office, node.key, lambda stream: enrol.renew(stream, node))
+    renewed = verify_pass_untrusted(given.chain, fleet.root.certificate, NOW + 200 * DAY)
+    assert (renewed.peer, renewed.site, renewed.name) == (node.key.peer_id, "shop-7", "till-1")
+    assert renewed.roles == {NODE}
+    assert renewed.not_after == NOW + 290 * DAY
+    assert renewed.serial != node.member.serial
+    assert given.enroller is None
+
+
+@pytest.mark.parametrize(("later", "renewed"), [(2 * DAY, True), (3 * DAY, True), (3 * DAY + 1, False)])
+async def test_a_pass_is_renewed_within_the_grace_and_not_after_it(
+    fleet: Fleet, later: float, renewed: bool
+) -> None:
+    node = fleet.member("till", lifetime=DAY)
+    office = later_office(fleet, later, grace=2 * DAY)
+    if renewed:
+        await ask(office, node.key, lambda stream: enrol.renew(stream, node))
+    else:
+        with pytest.raises(DeniedError, match="join with a token"):
+            await ask(office, node.key, lambda stream: enrol.renew(stream, node))
+
+
+async def test_nobody_renews_anothers_pass_or_a_foreign_one(fleet: Fleet) -> None:
+    office, node = later_office(fleet, DAY), fleet.member("till")
+    with pytest.raises(DeniedError, match="own key"):
+        await ask(office, NodeKey.generate(), lambda stream: enrol.renew(stream, node))
+    foreign = Fleet(now=NOW).member("till")
+    foreign = replace(foreign, root=fleet.root.certificate, member=replace(foreign.member, fleet=fleet.id))
+    with pytest.raises(DeniedError, match="foreign"):
+        await ask(office, foreign.key, lambda stream: enrol.renew(stream, foreign))
+
+
+async def test_a_revoked_one_is_shown_why_and_gets_nothing(fleet: Fleet) -> None:
+    office, node = later_office(fleet, 60.0), fleet.member("till")
+    root = fleet.root.certificate
+    revocation = revoke(
+        fleet.root, root, peer=node.key.peer_id, site="hq", at=NOW, until=NOW + DAY, reason="stolen"
+    )
+    office.admission.revocations.take(revocation)
+    with pytest.raises(RevokedError, match="stolen") as caught:
+        await ask(office, node.key, lambda stream: enrol.renew(stream, node))
+    assert caught.value.revocation == revocation
+    with pytest.raises(RevokedError, match="new token"):  # a token does not help that key either
+        await ask(office, node.key, lambda stream: join(stream, office.token(uses=9), node.key, "till"))
+
+
+async def test_the_token_of_whoever_is_revoked_lets_nobody_in_any_more(fleet: Fleet) -> None:
+    office, key = later_office(fleet, 0.0), NodeKey.generate()
+    text = office.token(uses=9)
+    await office.join(text, key)
+    root = fleet.root.certificate
+    office.admission.revocations.take(
+        revoke(fleet.root, root, peer=key.peer_id, site="shop-7", at=NOW, until=NOW + DAY)
+    )
+    with pytest.raises(DeniedError, match="revoked since"):
+        await office.join(text, NodeKey.generate())
+    await office.join(office.token(), NodeKey.generate())
+
+
+async def test_an_enroller_of_one_site_renews_no_pass_of_another(fleet: Fleet) -> None:
+    boss = fleet.member("boss", enroller=True, right="hq")
+    office, node = Office(fleet, boss), fleet.member("till", site="berlin")
+    with pytest.raises(DeniedError, match="site hq only"):
+        await ask(office, node.key, lambda stream: enrol.renew(stream, node))
+
+
+async def test_a_revoked_enroller_issues_nothing(fleet: Fleet) -> None:
+    office, node = later_office(fleet, DAY), fleet.member("till")
+    office.admission.revocations.take(
+        revoke(
+            fleet.root,
+            fleet.root.certificate,
+            peer=office.boss.key.peer_id,
+            site="hq",
+            at=NOW,
+            until=NOW + 9 * DAY,
+        )
+    )
+    for question in (
+        lambda stream: enrol.renew(stream, node),
+        lambda stream: join(stream, office.token(), NodeKey.generate(), "till"),
+    ):
+        with pytest.raises(DeniedError):
+            await ask(office, node.key, question)
+
+
+async def test_only_where_the_root_key_is_are_enrollers_renewed(fleet: Fleet, tmp_path: Path) -> None:
+    boss = identity.init_fleet(tmp_path, "acme", "hq", "boss", NOW)
+    root = boss.root_issuer()
+    assert root is not None
+    fleet.root = root
+    fleet.enroller = Issuer(boss.key, boss.enroller or b"")
+    second = fleet.member("second", enroller=True, right="hq")
+    with pytest.raises(DeniedError, match="root key"):
+        await ask(Office(fleet, second), second.key, lambda stream: enrol.renew(stream, second))
+    for right in ("hq", EVERY_SITE):
+        other = fleet.member("other", enroller=True, right=right)
+        given = await ask(Office(fleet, boss), other.key, partial(enrol.renew, identity=other))
+        assert given.enroller is not None
+        rights = verify_enroller_untrusted(given.enroller, boss.root, NOW)
+        assert (rights.peer, rights.site) == (other.key.peer_id, right)
+
+
+async def test_another_key_with_the_old_ones_word_and_then_the_old_one_is_revoked(fleet: Fleet) -> None:
+    told: list[Pass] = []
+
+    def supersede(old: Pass) -> Revocation:
+        told.append(old)
+        root = fleet.root.certificate
+        return revoke(fleet.root, root, peer=old.peer, site=old.site, at=NOW, until=NOW + DAY)
+
+    office, node, key = (
+        later_office(fleet, DAY, supersede=supersede),
+        fleet.member("till"),
+        NodeKey.generate(),
+    )
+    given = await ask(office, key, lambda stream: enrol.rotate(stream, node, key))
+    rotated = verify_pass_untrusted(given.chain, fleet.root.certificate, None)
+    assert (rotated.peer, rotated.name, rotated.site) == (key.peer_id, "till", "hq")
+    word = superseding_word(node.key, key.peer_id)
+    fresh = Identity(key, rotated, node.root)
+    record = await ask(office, key, lambda stream: enrol.supersede(stream, fresh, node.chain, word))
+    assert told == [node.member]
+    assert record
+    # Somebody else's word, and a word for somebody else.
+    thief = NodeKey.generate()
+    mine = Identity(thief, replace(rotated, peer=thief.peer_id, chain=fleet.chain(thief)), node.root)
+    for bad in (superseding_word(thief, thief.peer_id), word):
+        with pytest.raises(DeniedError, match="word"):
+            await ask(office, thief, partial(enrol.supersede, identity=mine, before=node.chain, word=bad))
+    with pytest.raises(DeniedError, match="word"):
+        await ask(office, thief, lambda stream: _rotate_with(stream, node, word))
+    assert told == [node.member]
+
+
+async def _rotate_with(stream: ByteStream, stolen: Identity, word: bytes) -> Membership:
+    await enrol._meet(stream, stolen.root, stolen.member.fleet)
+    await enrol._send(stream, enrol.ROTATE, list(stolen.chain), None, word)
+    return await enrol._given(stream, stolen.root, enrol._subject(stolen.member, stolen.key.peer_id))

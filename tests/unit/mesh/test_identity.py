@@ -1,11 +1,24 @@
+import os
+import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from meshsat.errors import ConfigError
-from meshsat.mesh.identity import accept_pass, identity_dir, init_fleet, is_member, load, make_token, node_key
-from meshsat.trust.keys import NodeKey
+from meshsat.mesh import identity
+from meshsat.mesh.identity import (
+    accept_pass,
+    begin_switch,
+    identity_dir,
+    init_fleet,
+    is_member,
+    load,
+    make_token,
+    node_key,
+)
+from meshsat.trust.keys import NodeKey, PeerId
 from meshsat.trust.passes import DAY, NODE, PassError, verify_pass_untrusted
 from meshsat.trust.tokens import Grant, parse_untrusted
 from tests.fleet import Fleet
@@ -134,3 +147,92 @@ def test_a_token_is_not_made_of_nonsense(tmp_path: Path) -> None:
     made = init_fleet(tmp_path, "acme", "hq", "boss", NOW)
     with pytest.raises(ConfigError, match="uses"):
         make_token(made, Grant("shop", frozenset({NODE}), 0, NOW))
+
+
+# --- another key
+
+
+def prepare_switch(data: Path, fleet: Fleet) -> tuple[PeerId, PeerId]:
+    """A member with its next key staged; both peer ids."""
+    old = fleet.member("till", directory=data)
+    new = begin_switch(data)
+    assert begin_switch(data) == new  # the same again after a try that came to nothing
+    assert load(data).key == old.key
+    return old.key.peer_id, new.peer_id
+
+
+def test_a_switch_changes_key_and_pass_together(tmp_path: Path) -> None:
+    fleet = Fleet(now=NOW)
+    old, new = prepare_switch(tmp_path, fleet)
+    switched = identity.switch(tmp_path, fleet.chain(begin_switch(tmp_path), "till"), None, b"word")
+    assert (switched.key.peer_id, switched.member.peer) == (new, new)
+    assert new != old
+    assert identity.superseded(tmp_path) == b"word"
+    identity.forget_superseded(tmp_path)
+    assert identity.superseded(tmp_path) is None
+    assert {path.name for path in identity_dir(tmp_path).iterdir()} == {"node.key", "root.crt", "pass.crt"}
+    assert begin_switch(tmp_path).peer_id not in (old, new)
+
+
+def test_a_pass_for_another_key_switches_nothing(tmp_path: Path) -> None:
+    fleet = Fleet(now=NOW)
+    old, _ = prepare_switch(tmp_path, fleet)
+    for chain in (fleet.chain(NodeKey.generate()), Fleet(now=NOW).chain(begin_switch(tmp_path))):
+        with pytest.raises(ConfigError):
+            identity.switch(tmp_path, chain)
+    assert load(tmp_path).key.peer_id == old
+
+
+def test_an_enroller_that_switches_to_a_plain_key_is_none_any_more(tmp_path: Path) -> None:
+    fleet = Fleet(now=NOW)
+    fleet.member("boss", enroller=True, directory=tmp_path)
+    assert load(tmp_path).issuer is not None
+    switched = identity.switch(tmp_path, fleet.chain(begin_switch(tmp_path)))
+    assert switched.issuer is None
+    assert load(tmp_path).issuer is None
+
+
+def test_a_switch_may_be_killed_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each call that changes the disk: what is loaded is whole, the old or the new, and the next try ends well."""
+    fleet = Fleet(now=NOW)
+    outcomes = []
+    for after in range(40):
+        data = tmp_path / str(after)
+        old, new = prepare_switch(data, fleet)
+        left = [after]
+
+        def dying(call: Callable[..., object], left: list[int] = left) -> Callable[..., object]:
+            def wrapped(*args: object, **kwargs: object) -> object:
+                if not left[0]:
+                    raise KeyboardInterrupt
+                left[0] -= 1
+                return call(*args, **kwargs)
+
+            return wrapped
+
+        finished = False
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", dying(Path.replace))
+            patch.setattr(Path, "rename", dying(Path.rename))
+            patch.setattr(Path, "unlink", dying(Path.unlink))
+            patch.setattr("os.fsync", dying(os.fsync))
+            patch.setattr("shutil.rmtree", dying(shutil.rmtree))
+            try:
+                identity.switch(data, fleet.chain(begin_switch(data)), None, b"word")
+                finished = True
+            except KeyboardInterrupt:
+                pass
+        found = load(data)
+        assert found.member.peer == found.key.peer_id
+        assert found.key.peer_id in (old, new)
+        assert (identity.superseded(data) == b"word") == (found.key.peer_id == new)
+        outcomes.append(found.key.peer_id == new)
+        if found.key.peer_id == old:
+            assert identity.switch(data, fleet.chain(begin_switch(data))).key.peer_id == new
+        if finished:
+            break
+    assert finished
+    assert outcomes[0] is False
+    assert outcomes[-1] is True
+    assert outcomes == sorted(outcomes)
+    assert sum(outcomes) > 5

@@ -141,7 +141,7 @@ async def test_a_member_through_the_same_door(tmp_path: Path) -> None:
         tls = context(tmp_path, (member.private, node.fleet.chain(member, "ann")))
         raw = await trio.open_tcp_stream("127.0.0.1", node.port)
         stream = trio.SSLStream(raw, tls, https_compatible=True)
-        await stream.send_all(b"x")
+        await stream.send_all(b"\x01x")
         assert await stream.receive_some() == b"\x01"
         assert await stream.receive_some() == b"x"
         await trio.aclose_forcefully(stream)

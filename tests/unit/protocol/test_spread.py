@@ -273,3 +273,73 @@ def test_comparing_is_paced() -> None:
     assert len(sent(done, wire.Compare)) == 1
     done = brain.wait(4.0, hearing=PEERS)
     assert len(sent(done, wire.Compare)) == len(PEERS) - 1
+
+
+# --- clocks, and who is no member any more
+
+
+def test_the_time_can_turn_out_to_be_another() -> None:
+    brain = met("a", "b")
+    later = record(at=UNIX + 5000)
+    assert not only(brain.hear("a", image(later)), effects.TellRecord)
+    brain.feed(events.ClockSet(UNIX + 5000 - brain.now, right=True))
+    assert only(brain.hear("b", image(record("43", at=UNIX + 5000))), effects.TellRecord)
+
+
+def test_our_clock_is_told_only_if_it_is_right() -> None:
+    brain = Brain()
+    assert sent(brain.feed(events.SessionOpened(peer("a"), dialled=False)), wire.Hello)[0].clock == 0
+    brain.feed(events.ClockSet(UNIX, right=True))
+    (hello,) = sent(brain.feed(events.SessionOpened(peer("b"), dialled=False)), wire.Hello)
+    assert hello.clock == int(brain.now + UNIX)
+    brain.hear("b", wire.Hello("b", False, ADDRESS, ADDRESS, 12345))
+    brain.hear("a", wire.Hello("a", False, ADDRESS, ADDRESS))
+    sessions = brain.machine.sessions
+    assert (sessions[peer("a")].clock, sessions[peer("b")].clock) == (None, 12345 - brain.now)
+
+
+def revoked(*names: str, at: float = UNIX) -> events.PeersRevoked:
+    return events.PeersRevoked(tuple((peer(name), at) for name in names))
+
+
+def test_who_is_revoked_is_ended_forgotten_and_not_let_back() -> None:
+    brain = met("a", "b")
+    brain.hear("a", news((Kind.MEMBER, seal_member(key("b"), 5, ADDRESS, ADDRESS, uplink=False).sealed)))
+    assert brain.machine.roster.get(peer("b")) is not None
+    assert set(gone(brain.feed(revoked("b")))) == {peer("b")}
+    brain.leave("b")
+    machine = brain.machine
+    assert peer("b") not in machine.membership.known
+    assert machine.roster.get(peer("b")) is None
+    newer = seal_member(key("b"), 9, ADDRESS, ADDRESS, uplink=False).sealed
+    brain.hear("a", news((Kind.MEMBER, newer)))
+    brain.feed(events.PeerSighted(peer("b"), ADDRESS, ADDRESS))
+    assert peer("b") not in machine.membership.known
+    assert machine.roster.get(peer("b")) is None
+    assert not only(brain.wait(120, hearing=["a"]), effects.Dial)
+    assert set(gone(brain.feed(events.SessionOpened(peer("b"), dialled=False)))) == {peer("b")}
+    assert peer("a") in machine.sessions  # whoever passes on what it wrote is not to blame
+
+
+def test_what_a_revoked_author_wrote_counts_up_to_then() -> None:
+    brain = met("a", "b")
+    before, after = record("1", at=UNIX - 10), record("2", at=UNIX + 10)
+    brain.hear("a", image(before), image(after))
+    assert len(brain.machine.records) == 2
+    brain.feed(revoked("author"))
+    assert [one.reference for one in brain.machine.records] == ["1"]
+    assert not only(brain.hear("b", image(record("3", at=UNIX + 11))), effects.TellRecord)
+    assert only(brain.hear("b", image(record("4", at=UNIX - 11))), effects.TellRecord)
+    brain.feed(events.PeersRevoked(()))  # it turned out that whoever revoked might not
+    assert only(brain.hear("b", image(record("5", at=UNIX + 12))), effects.TellRecord)
+
+
+def test_an_answer_by_a_revoked_author_is_none() -> None:
+    dark = Brain("dark")
+    dark.meet("a")
+    dark.hear("a", wire.Uplink(up=True))
+    dark.feed(revoked("author"))
+    one = record(at=UNIX + 10)
+    dark.feed(events.ReferenceWanted(*one.key, 10.0))
+    (told,) = only(dark.hear("a", wire.Resolved(*one.key, one.sealed, 0, "")), effects.TellResolved)
+    assert told.record is None

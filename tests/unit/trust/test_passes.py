@@ -4,21 +4,19 @@ from collections.abc import Callable
 import pytest
 
 from meshsat.errors import InvalidInputError
+from meshsat.trust.issuing import issue_enroller, issue_pass, make_root
 from meshsat.trust.keys import NodeKey
 from meshsat.trust.passes import (
     BACKDATED,
     DAY,
     ENROLLER,
     ENROLLER_LIFETIME,
+    EVERY_SITE,
     NODE,
     PASS_LIFETIME,
     Issuer,
     PassError,
     PassFault,
-    VerifiedPasses,
-    issue_enroller,
-    issue_pass,
-    make_root,
     parse_fleet_name_untrusted,
     parse_node_name_untrusted,
     parse_root_untrusted,
@@ -112,8 +110,10 @@ def test_one_changed_byte_is_noticed(fleet: Fleet) -> None:
 
 def test_enrollers(fleet: Fleet) -> None:
     root = fleet.root.certificate
-    assert verify_enroller_untrusted(fleet.enroller.certificate, root, NOW) == fleet.enroller.key.peer_id
-    assert verify_enroller_untrusted(root, root, NOW) == fleet.root.key.peer_id
+    boss = verify_enroller_untrusted(fleet.enroller.certificate, root, NOW)
+    assert (boss.peer, boss.site, boss.is_root) == (fleet.enroller.key.peer_id, EVERY_SITE, False)
+    top = verify_enroller_untrusted(root, root, NOW)
+    assert (top.peer, top.is_root, top.covers("anywhere")) == (fleet.root.key.peer_id, True, True)
     member = fleet.member("node")
     other = Fleet(now=NOW)
     for bad in (member.chain[0], other.enroller.certificate, other.root.certificate, b""):
@@ -157,23 +157,51 @@ def test_names() -> None:
                 parse(bad)
 
 
-def test_known_passes_cost_no_signatures_and_still_expire(fleet: Fleet) -> None:
-    known = VerifiedPasses(limit=2)
-    root = fleet.root.certificate
-    chains = [fleet.chain(NodeKey.generate(), lifetime=DAY) for _ in range(3)]
-    first = known.verify_untrusted(chains[0], root, NOW)
-    assert known.verify_untrusted(chains[0], root, NOW) is first
-    with pytest.raises(PassError):
-        known.verify_untrusted(chains[0], root, NOW + 2 * DAY)
-    with pytest.raises(PassError):
-        known.verify_untrusted(chains[0], Fleet(now=NOW).root.certificate, NOW)
-    for chain in chains[1:]:
-        known.verify_untrusted(chain, root, NOW)
-    again = known.verify_untrusted(chains[0], root, NOW)
-    assert again == first
-    assert again is not first
-
-
 def test_real_clocks_are_in_range() -> None:
     fleet = Fleet()
     verify_pass_untrusted(fleet.chain(NodeKey.generate()), fleet.root.certificate, time.time())
+
+
+def test_an_enroller_of_one_site_gives_no_pass_for_another(fleet: Fleet) -> None:
+    boss = fleet.member("boss", enroller=True, right="hq")
+    assert boss.issuer is not None
+    root = fleet.root.certificate
+    own = issue_pass(boss.issuer, fleet.subject(NodeKey.generate(), "till", site="hq"), NOW)
+    assert verify_pass_untrusted(own, root, NOW).issuer == boss.key.peer_id
+    other = issue_pass(boss.issuer, fleet.subject(NodeKey.generate(), "till", site="berlin"), NOW)
+    with pytest.raises(PassError, match="another") as caught:
+        verify_pass_untrusted(other, root, NOW)
+    assert caught.value.reason is PassFault.FORBIDDEN
+
+
+def test_an_enroller_gives_itself_its_next_pass_and_nobody_elses(fleet: Fleet) -> None:
+    boss = fleet.member("boss", enroller=True)
+    assert boss.issuer is not None
+    root, subject = fleet.root.certificate, fleet.subject(boss.key, "boss", ENROLLER)
+    later = NOW + 300 * DAY
+    member = verify_pass_untrusted(issue_pass(boss.issuer, subject, later), root, later)
+    assert member.roles == {NODE, ENROLLER}
+    assert (member.issuer, member.issued_at) == (boss.key.peer_id, later)
+    friend = fleet.subject(NodeKey.generate(), "friend", ENROLLER)
+    with pytest.raises(PassError) as caught:
+        verify_pass_untrusted(issue_pass(boss.issuer, friend, later), root, later)
+    assert caught.value.reason is PassFault.FORBIDDEN
+
+
+def test_no_pass_is_for_every_site(fleet: Fleet) -> None:
+    chain = issue_pass(fleet.root, fleet.subject(NodeKey.generate(), "till", site=EVERY_SITE), NOW)
+    with pytest.raises(PassError) as caught:
+        verify_pass_untrusted(chain, fleet.root.certificate, NOW)
+    assert caught.value.reason is PassFault.MALFORMED
+
+
+def test_the_grace_and_a_time_that_is_only_known_to_have_passed(fleet: Fleet) -> None:
+    chain = fleet.chain(NodeKey.generate(), lifetime=DAY)
+    member = verify_pass_untrusted(chain, fleet.root.certificate, NOW + 3 * DAY, grace=2 * DAY)
+    with pytest.raises(PassError) as caught:
+        member.check_time(NOW + 3 * DAY + 1, grace=2 * DAY)
+    assert caught.value.reason is PassFault.EXPIRED
+    with pytest.raises(PassError) as caught:
+        member.check_time(0.0)
+    assert caught.value.reason is PassFault.NOT_YET
+    member.check_time(0.0, latest=float("inf"))

@@ -7,6 +7,7 @@ import pytest
 from meshsat.trust.envelope import seal
 from meshsat.trust.keys import NodeKey
 from meshsat.trust.passes import DAY, ENROLLER_LIFETIME, NODE, Issuer
+from meshsat.trust.revocations import Revocations, revoke
 from meshsat.trust.tokens import (
     CONTEXT,
     PREFIX,
@@ -119,7 +120,7 @@ def test_damage_is_told(fleet: Fleet) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        (0, 2),
+        (0, 1),
         (1, b"short"),
         (2, b"no certificate"),
         (3, "no/site"),
@@ -135,16 +136,63 @@ def test_damage_is_told(fleet: Fleet) -> None:
         (7, ["a"] * 17),
         (7, ["a" * 129]),
         (7, [1]),
+        (8, -1),
+        (8, 1 << 41),
+        (9, 1),
     ],
 )
 def test_fields_are_bounded(fleet: Fleet, change: tuple[int, object]) -> None:
-    fields: list[object] = [1, ID, fleet.root.certificate, "hq", ["node"], 1, int(NOW), []]
+    fields: list[object] = [2, ID, fleet.root.certificate, "hq", ["node"], 1, int(NOW), [], int(NOW), False]
     assert parse_untrusted(encode(fleet, fields)).grant.site == "hq"
     fields[change[0]] = change[1]
     with pytest.raises(TokenError):
         parse_untrusted(encode(fleet, fields))
     with pytest.raises(TokenError):
         parse_untrusted(encode(fleet, fields[:-1]))
+
+
+def test_an_enroller_of_one_site_lets_nobody_in_elsewhere(fleet: Fleet) -> None:
+    boss, root = fleet.member("boss", enroller=True, right="berlin"), fleet.root.certificate
+    assert boss.issuer is not None
+    parse_untrusted(make(boss.issuer, root, replace(GRANT, site="berlin"), ID)).verify(root, NOW)
+    with pytest.raises(TokenError, match="at that site") as caught:
+        parse_untrusted(make(boss.issuer, root, replace(GRANT, site="hq"), ID)).verify(root, NOW)
+    assert caught.value.reason is TokenFault.FOREIGN
+
+
+@pytest.mark.parametrize("issued", [True, False])
+def test_tokens_of_whoever_is_revoked_are_worth_nothing(fleet: Fleet, issued: bool) -> None:
+    root = fleet.root.certificate
+    known = Revocations(root)
+    known.take(
+        revoke(
+            fleet.root,
+            root,
+            peer=fleet.enroller.key.peer_id,
+            site="hq",
+            at=NOW,
+            until=NOW + DAY,
+            issued=issued,
+        )
+    )
+    for made, good in ((NOW - 1, not issued), (NOW + 1, False)):
+        token = parse_untrusted(make(fleet.enroller, root, replace(GRANT, made=made), ID))
+        if good:
+            token.verify(root, NOW, known)
+        else:
+            with pytest.raises(TokenError, match="author was revoked") as caught:
+                token.verify(root, NOW, known)
+            assert caught.value.reason is TokenFault.REVOKED
+
+
+def test_tokens_for_a_site_from_before_it_was_revoked_are_worth_nothing(fleet: Fleet) -> None:
+    root = fleet.root.certificate
+    known = Revocations(root)
+    known.take(revoke(fleet.root, root, peer=None, site=GRANT.site, at=NOW, until=NOW + DAY))
+    old = parse_untrusted(make(fleet.enroller, root, replace(GRANT, made=NOW), ID))
+    with pytest.raises(TokenError, match="site was revoked"):
+        old.verify(root, NOW, known)
+    parse_untrusted(make(fleet.enroller, root, replace(GRANT, made=NOW + 1), ID)).verify(root, NOW, known)
 
 
 def test_a_grant_that_could_not_be_read_back_is_not_made(fleet: Fleet) -> None:

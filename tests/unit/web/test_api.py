@@ -26,6 +26,7 @@ from meshsat.reload import Reloaded
 from meshsat.status import (
     DesiredStatus,
     ImageStatus,
+    MemberStatus,
     NodeStatus,
     PeerStatus,
     SatelliteStatus,
@@ -82,6 +83,17 @@ async def told(steps: list[Planned | MeshsatError]) -> AsyncGenerator[Planned, N
         yield step
 
 
+MEMBER = MemberStatus("12D3KooWother", "till-2", "berlin", ("node",), "1f", 2e9, 1e9, "active")
+
+
+@dataclass
+class Revoked:
+    whose: str
+
+    def in_words(self) -> str:
+        return "revoked on 2027-01-15 by the fleet's root"
+
+
 class View:
     """A node of which a test says everything."""
 
@@ -101,6 +113,7 @@ class View:
         self.steps: list[Planned | MeshsatError] = []
         self.states: list[bytes] = []
         self.plan_fault: MeshsatError | None = None
+        self.revoked: list[tuple[str | None, str | None, str, bool]] = []
         self.tagged: list[tuple[str, str, float | None]] = []
 
     def status(self) -> NodeStatus:
@@ -164,6 +177,24 @@ class View:
             raise self.fault
         swept = Swept({Digest.of(b"old"): (3, "nothing refers to it")}, ["reg.test/pos:1"], 4)
         return Collected(swept, "cannot be known" if dry_run else None)
+
+    @property
+    def passes(self) -> "View":
+        return self
+
+    def members(self) -> list[MemberStatus]:
+        return [MEMBER]
+
+    def revoke(self, who: str | None, site: str | None, reason: str, *, issued: bool) -> Revoked:
+        if self.fault is not None:
+            raise self.fault
+        self.revoked.append((who, site, reason, issued))
+        return Revoked(who or f"site {site}")
+
+    async def rotate(self) -> str:
+        if self.fault is not None:
+            raise self.fault
+        return "12D3KooWnext"
 
     async def invite(self, *, uses: int, valid_seconds: float) -> str:
         if self.fault is not None:
@@ -355,6 +386,23 @@ async def test_held(view: View) -> None:
     assert (await post(view, "/api/v1/held", {})).json == {"held": []}
     for body in ({"digests": "x"}, {"digests": ["x"]}, {"digests": [1]}):
         assert (await post(view, "/api/v1/held", body)).status == 400
+
+
+async def test_members(view: View) -> None:
+    (member,) = (await get(view, "/api/v1/members")).json["members"]
+    assert (member["peer"], member["roles"], member["state"]) == ("12D3KooWother", ["node"], "active")
+
+
+async def test_revoke_and_rotate(view: View) -> None:
+    answer = await post(view, "/api/v1/revoke", {"member": "till-2", "reason": "stolen"})
+    assert answer.json == {"whose": "till-2", "text": "revoked on 2027-01-15 by the fleet's root"}
+    await post(view, "/api/v1/revoke", {"site": "berlin", "issued": True})
+    assert view.revoked == [("till-2", None, "stolen", False), (None, "berlin", "", True)]
+    assert (await post(view, "/api/v1/rotate", {})).json == {"peer": "12D3KooWnext"}
+    assert (await post(view, "/api/v1/rotate", {"key": "x"})).status == 400
+    view.fault = DeniedError("this node is no enroller")
+    for path in ("revoke", "rotate"):
+        assert (await post(view, f"/api/v1/{path}", {})).status == 403
 
 
 async def test_invite(view: View) -> None:
