@@ -60,6 +60,7 @@ TIMEOUT = 15.0
 """Seconds for the whole of it, on either side."""
 MESSAGE_LIMIT = TEXT_LIMIT + 1024
 """Bytes."""
+ROTATIONS_LIMIT = 4096
 REASON_LIMIT = 200
 """Characters of a refusal that are shown."""
 
@@ -123,6 +124,8 @@ class Enroller:
         self._lifetime = lifetime
         self._supersede = supersede
         self._tell = tell
+        self._rotations: dict[tuple[str, str], tuple[Pass, PeerId]] = {}
+        """By site and name: whose key was to give way last, and to which."""
 
     def renew(self, identity: Identity) -> None:
         """Our own pass or certificate is a newer one. Raises `ConfigError`."""
@@ -167,6 +170,7 @@ class Enroller:
                 chain, certificate, word = _fields_untrusted(message, ROTATE, list, bytes | NoneType, bytes)
                 member = self._present_untrusted(chain)
                 _check_word_untrusted(word, member.peer, stream.peer)
+                self._check_lineage(member, stream.peer)
                 await self._follow_untrusted(stream, "rotate", member, certificate)
             case "supersede":
                 await self._supersede_untrusted(stream, message)
@@ -214,6 +218,18 @@ class Enroller:
             self._check_may_issue(Subject(old.peer, old.site, old.name, old.roles), self._clock())
             revocation = self._supersede(old)
         await _send(stream, REVOKED, revocation.sealed)
+
+    def _check_lineage(self, old: Pass, new: PeerId) -> None:
+        """One key follows another, and the next only when the one before is revoked: nobody makes many
+        members out of one. Raises `DeniedError`."""
+        line = (old.site, old.name)
+        before, after = self._rotations.get(line, (old, new))
+        if (before.peer, after) != (old.peer, new) and self._admission.revocations.of(before) is None:
+            raise DeniedError("another key is taking the place of one of that name: that must be done first")
+        self._rotations.pop(line, None)
+        self._rotations[line] = (old, new)
+        if len(self._rotations) > ROTATIONS_LIMIT:
+            self._rotations.pop(next(iter(self._rotations)))
 
     def _present_untrusted(self, chain: list[Any]) -> Pass:
         """The pass that another is to follow. Raises `InvalidInputError`, `DeniedError`."""

@@ -191,15 +191,15 @@ class Standing:
         if root is None and self.revocations.of_author(issuer.key.peer_id, self.clock.now()) is not None:
             raise DeniedError("this enroller is revoked itself")
         now = self.clock.now()
-        lasts = ENROLLER_LIFETIME if root is not None or peer is None else PASS_LIFETIME
-        ends = known.member.not_after if known is not None and root is None else now + lasts
+        # Twice, because an enroller that has not heard of it may renew the pass meanwhile.
+        lasts = ENROLLER_LIFETIME if root is not None or peer is None else 2 * PASS_LIFETIME
         revocation = revoke(
             issuer,
             self.identity.root,
             peer=peer,
             site=where,
             at=now,
-            until=ends + GRACE_MOST,
+            until=now + lasts + GRACE_MOST,
             reason=reason,
             issued=issued,
         )
@@ -270,14 +270,16 @@ class Standing:
     def _look(self) -> None:
         """At whom we have sessions with, and what their clocks say."""
         assert self._driver is not None  # noqa: S101
-        for link in list(self._driver.links.values()):
+        clocks: dict[str, float] = {}
+        for peer, link in list(self._driver.links.items()):
             self._see(link.stream.member)
-        sessions = self._driver.machine.sessions
-        for peer in self.clock.voters() - sessions.keys():
-            self.clock.forget(peer)
-        for peer, session in sessions.items():
-            if session.clock is not None:
-                self.clock.told(peer, session.clock)
+            session = self._driver.machine.sessions.get(peer)
+            if session is not None and session.clock is not None:
+                clocks[link.stream.member.name] = session.clock
+        for name in self.clock.voters() - clocks.keys():
+            self.clock.forget(name)
+        for name, offset in clocks.items():
+            self.clock.told(name, offset)
         reading = self.clock.read()
         offset = reading.now - trio.current_time()
         right = reading.source is not Source.FLOOR and reading.problem is None

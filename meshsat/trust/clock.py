@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from enum import Enum
 from statistics import median_low
 
-from meshsat.trust.keys import PeerId
 from meshsat.trust.passes import in_days
 
 TOLERANCE = 300.0
@@ -83,7 +82,7 @@ class Clock:
         """When the floors were that."""
         self.horizon = horizon
         """Unix seconds: when our own pass, and its grace, end."""
-        self._votes: dict[PeerId, float] = {}
+        self._votes: dict[str, float] = {}
         """What to add to the monotonic clock to have what a member's showed."""
 
     def now(self) -> float:
@@ -111,15 +110,16 @@ class Clock:
 
     # --- members' clocks
 
-    def told(self, peer: PeerId, offset: float) -> None:
-        """A member's clock shows `offset` more than our monotonic one."""
-        if peer in self._votes or len(self._votes) < VOTES_LIMIT:
-            self._votes[peer] = offset
+    def told(self, member: str, offset: float) -> None:
+        """A member's clock shows `offset` more than our monotonic one. `member` is its name: one that has
+        just taken another key may have two, and one word."""
+        if member in self._votes or len(self._votes) < VOTES_LIMIT:
+            self._votes[member] = offset
 
-    def forget(self, peer: PeerId) -> None:
-        self._votes.pop(peer, None)
+    def forget(self, member: str) -> None:
+        self._votes.pop(member, None)
 
-    def voters(self) -> frozenset[PeerId]:
+    def voters(self) -> frozenset[str]:
         return frozenset(self._votes)
 
     def agreed(self) -> float | None:

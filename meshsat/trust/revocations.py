@@ -41,10 +41,10 @@ RECORD_LIMIT = 6144
 """Bytes of one, sealed, with its author's certificate."""
 REASON_LIMIT = 200
 """Characters."""
-LIMIT = 2048
-"""Revocations kept."""
-AUTHOR_LIMIT = 256
-"""Of one enroller; more than a site has nodes."""
+LIMIT = 4000
+"""Revocations kept; gossip carries 4096 of a kind."""
+AUTHOR_LIMIT = 1024
+"""Of one enroller: five keys of each node of a large site in two years."""
 KEPT_MOST = ENROLLER_LIFETIME + 400 * DAY
 """Seconds for which one may have to be kept: no pass lasts longer, grace and all."""
 _TIME_LIMIT = 1 << 40

@@ -547,6 +547,21 @@ async def test_another_key_with_the_old_ones_word_and_then_the_old_one_is_revoke
     assert told == [node.member]
 
 
+async def test_nobody_makes_many_members_out_of_one(fleet: Fleet) -> None:
+    office, node = later_office(fleet, DAY), fleet.member("till")
+    key, second = NodeKey.generate(), NodeKey.generate()
+    given = await ask(office, key, lambda stream: enrol.rotate(stream, node, key))
+    await ask(office, key, lambda stream: enrol.rotate(stream, node, key))  # the answer was lost
+    with pytest.raises(DeniedError, match="first"):
+        await ask(office, second, lambda stream: enrol.rotate(stream, node, second))
+    new = Identity(key, verify_pass_untrusted(given.chain, node.root, None), node.root)
+    with pytest.raises(DeniedError, match="first"):
+        await ask(office, second, lambda stream: enrol.rotate(stream, new, second))
+    old = revoke(fleet.root, node.root, peer=node.key.peer_id, site="hq", at=NOW, until=NOW + DAY)
+    office.admission.revocations.take(old)
+    await ask(office, second, lambda stream: enrol.rotate(stream, new, second))
+
+
 async def _rotate_with(stream: ByteStream, stolen: Identity, word: bytes) -> Membership:
     await enrol._meet(stream, stolen.root, stolen.member.fleet)
     await enrol._send(stream, enrol.ROTATE, list(stolen.chain), None, word)

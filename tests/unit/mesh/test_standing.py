@@ -98,18 +98,11 @@ async def test_only_an_enroller_revokes_and_the_root_alone_an_enroller(
         enroller.revoke(boss.key.peer_id, None)
     revocation = enroller.revoke(PEER, None, "lost")
     assert (revocation.site, revocation.by_root) == ("hq", False)
-    assert revocation.until == int(NOW + PASS_LIFETIME + GRACE_MOST)
+    assert revocation.until == int(NOW + 2 * PASS_LIFETIME + GRACE_MOST)
     assert [event.judgement for event in mesh.of(events.ItemJudged)] == [Judgement.NEWS]
     assert told == []  # the operator's deed is recorded where it is done
     with pytest.raises(InvalidInputError):
         enroller.revoke(PEER, None, "two\nlines")
-
-
-async def test_a_revocation_lasts_as_long_as_the_pass_could(fleet: Fleet, autojump_clock: MockClock) -> None:
-    enroller, _, _ = standing_of(fleet.member("boss", enroller=True))
-    short = fleet.member("short", lifetime=5 * DAY)
-    enroller._see(short.member)
-    assert enroller.revoke(short.key.peer_id, None).until == NOW + 5 * DAY + GRACE_MOST
 
 
 async def test_what_is_known_outlives_the_process(
@@ -229,3 +222,19 @@ async def test_old_revocations_are_forgotten_by_a_clock_that_is_right(
             nursery.cancel_scope.cancel()
         assert len(standing.revocations) == left
         assert len(mesh.of(events.ItemDropped)) == 1 - left
+
+
+async def test_a_member_has_one_word_on_the_time_however_many_keys(
+    fleet: Fleet, autojump_clock: MockClock
+) -> None:
+    standing, mesh, _ = standing_of(fleet.member())
+    for _ in range(3):
+        liar = fleet.member("liar").member
+        mesh.links[liar.peer] = SimpleNamespace(stream=SimpleNamespace(member=liar))
+        mesh.machine.sessions[liar.peer] = SimpleNamespace(clock=NOW + 50 * DAY)
+    standing._look()
+    assert standing.clock.voters() == {"liar"}
+    assert standing.clock.now() == NOW
+    mesh.links.clear()
+    standing._look()
+    assert not standing.clock.voters()
