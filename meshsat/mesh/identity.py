@@ -38,6 +38,7 @@ from meshsat.trust.passes import (
     Issuer,
     Pass,
     Subject,
+    in_days,
     verify_enroller_untrusted,
     verify_pass_untrusted,
 )
@@ -51,6 +52,8 @@ ROOT_KEY = "root.key"
 BEFORE = "before.cbor"
 NEXT = "next"
 SWITCH = "switch"
+EARLIEST = 1_600_000_000.0
+"""Unix seconds before which no fleet was made: a clock that shows less was never set."""
 _SWITCHED = (BEFORE, ENROLLER_CERTIFICATE, NODE_KEY, PASS)
 _REMEDY = "restore the files, or remove the directory and join again"
 
@@ -126,6 +129,10 @@ def init_fleet(
     """
     if is_member(data_dir):
         raise ConfigError(f"{data_dir} is a member of fleet {load(data_dir).member.fleet} already")
+    if now < EARLIEST:
+        raise ConfigError(
+            f"this machine's clock shows {in_days(now)}: set it first, since all that a fleet signs is dated"
+        )
     key = node_key(data_dir)
     root_key = NodeKey.generate()
     subject = Subject(key.peer_id, site, node_name, frozenset({NODE, ENROLLER}))

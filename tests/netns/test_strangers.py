@@ -77,7 +77,7 @@ def scene(namespaces_work: None) -> Iterator[Scene]:
         pest, *others = site.network.hosts[2:]
         foreign, expired = (site.node(host, static) for host in others)
         enrol([foreign], now)
-        admit(expired, founder, now - 30 * DAY, lifetime=DAY)
+        admit(expired, founder, now - 60 * DAY, lifetime=DAY)  # longer ago than the grace
 
         for host in (pest, *others):
             file = site.directory / f"{host.name}.frames"

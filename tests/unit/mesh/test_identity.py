@@ -72,6 +72,12 @@ def test_bad_names_make_nothing(tmp_path: Path, names: tuple[str, str, str]) -> 
     assert not is_member(tmp_path)
 
 
+def test_no_fleet_is_made_by_a_clock_that_was_never_set(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="1970-01-01"):
+        init_fleet(tmp_path, "acme", "hq", "boss", 60.0)
+    assert not is_member(tmp_path)
+
+
 def test_without_a_fleet_it_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"meshsat init.*meshsat join"):
         load(tmp_path)

@@ -6,10 +6,11 @@ import trio.testing
 
 from meshsat.errors import DeniedError, MeshsatError, NotFoundError, UnavailableError
 from meshsat.mesh.discovery import Sighting
-from meshsat.mesh.service import error_of
+from meshsat.mesh.service import Mesh, error_of
 from meshsat.oci.digest import Digest
 from meshsat.protocol import events
 from meshsat.protocol.events import Fault, Priority
+from meshsat.trust.keys import NodeKey
 from tests.images import build_image
 from tests.mesh.site import SOURCE, Node, Site
 
@@ -181,3 +182,12 @@ async def test_of_those_who_hold_a_blob_one_keeps_its_copy(autojump_clock: Clock
         assert all(len(kept) == 1 for kept in keepers.values())
         assert {kept[0].machine.me for kept in keepers.values()} == {node.machine.me for node in nodes}
         assert all(not node.mesh.kept_elsewhere(BLOB) for node in nodes)
+
+
+async def test_whoever_is_of_another_site_is_no_peer(autojump_clock: Clock) -> None:
+    _, node = one_node()
+    mesh = Mesh(node.machine, node.driver, [], list, site="hq")
+    peers = [NodeKey.generate().peer_id for _ in range(3)]
+    for peer, where in zip(peers, ("hq", "", "berlin"), strict=True):  # of static peers the site is not known
+        mesh._sighted(Sighting("acme", peer, where, ("10.0.0.9:4701",), ()))
+    assert list(node.machine.membership.known) == peers[:2]

@@ -85,6 +85,13 @@ def test_half_of_the_members_are_too_few() -> None:
     assert machine.clock.now() == NOW + 50 * DAY  # two of three: what collusion can do, docs/security.md
 
 
+def test_two_that_agree_among_many_that_do_not_are_too_few() -> None:
+    machine = Machine(NOW)
+    machine.told(*(NOW + days * DAY for days in (50, 50, 60, 70)))
+    assert machine.clock.agreed() is None
+    assert machine.clock.now() == NOW
+
+
 def test_no_members_bring_time_below_the_signed_floor_nor_beyond_the_horizon() -> None:
     for lie in (0.0, NOW - 2 * DAY, HORIZON + 1):
         machine = Machine(NOW)
