@@ -20,11 +20,14 @@ MAX_BLOB_SIZE = 2**40
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}")
 
 
-def parse_object_untrusted(raw: bytes, what: str) -> dict[str, Any]:
-    """The JSON object in `raw`; the caller has bounded its length. `what` begins the error's text."""
+def parse_object_untrusted(raw: bytes, what: str, containers: int = MAX_CONTAINERS) -> dict[str, Any]:
+    """The JSON object in `raw`; the caller has bounded its length. `what` begins the error's text.
+
+    `containers`: the most objects and lists in it, brackets in texts counted along.
+    """
     # Counting first bounds the memory: `[[],[],...` would otherwise take some thirty times its own length.
-    if raw.count(b"{") + raw.count(b"[") > MAX_CONTAINERS:
-        raise InvalidInputError(f"{what}: more than {MAX_CONTAINERS} JSON objects and lists")
+    if raw.count(b"{") + raw.count(b"[") > containers:
+        raise InvalidInputError(f"{what}: more than {containers} JSON objects and lists")
     try:
         value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
         _check_tree(value)

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NewType, Protocol, Self
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
@@ -56,19 +57,24 @@ class NodeKey:
         return cls(private, peer_id_of(private.public_key()))
 
     @classmethod
-    def from_pem(cls, pem: bytes) -> Self:
-        """Read an unencrypted PKCS #8 PEM (RFC 8410). Raises `InvalidInputError`; the text is never part of
-        it."""
+    def from_pem(cls, pem: bytes, passphrase: bytes | None = None) -> Self:
+        """Read a PKCS #8 PEM (RFC 8410), encrypted where there is a `passphrase`.
+
+        Raises `InvalidInputError`; the text is never part of it.
+        """
         try:
-            private = load_pem_private_key(pem[:_PEM_LIMIT], password=None)
-        except (ValueError, TypeError):
+            private = load_pem_private_key(pem[:_PEM_LIMIT], password=passphrase)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            if passphrase is not None:
+                raise InvalidInputError("not a private key in PEM, or another passphrase") from None
             raise InvalidInputError("not an unencrypted private key in PEM") from None
         if not isinstance(private, Ed25519PrivateKey):
             raise InvalidInputError("the private key is not an Ed25519 key")
         return cls.from_private(private)
 
-    def to_pem(self) -> bytes:
-        return self.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    def to_pem(self, passphrase: bytes | None = None) -> bytes:
+        how = NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase)
+        return self.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how)
 
     def sign(self, data: bytes) -> bytes:
         """64 bytes, RFC 8032. What is signed should begin with a context string: see `envelope.py`."""
@@ -77,6 +83,11 @@ class NodeKey:
     @property
     def public(self) -> Ed25519PublicKey:
         return self.private.public_key()
+
+
+def is_encrypted(pem: bytes) -> bool:
+    """Whether a private key in PEM takes a passphrase."""
+    return b"BEGIN ENCRYPTED PRIVATE KEY" in pem[:_PEM_LIMIT]
 
 
 class Signer(Protocol):

@@ -8,7 +8,15 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from meshsat.errors import InvalidInputError
-from meshsat.trust.keys import NodeKey, PeerId, parse_peer_id_untrusted, peer_id_of, public_key_of, verify
+from meshsat.trust.keys import (
+    NodeKey,
+    PeerId,
+    is_encrypted,
+    parse_peer_id_untrusted,
+    peer_id_of,
+    public_key_of,
+    verify,
+)
 
 
 def test_the_peer_id_is_libp2ps() -> None:
@@ -86,3 +94,17 @@ def test_other_pems_are_refused() -> None:
 def test_what_is_no_peer_id(text: object) -> None:
     with pytest.raises(InvalidInputError):
         parse_peer_id_untrusted(text)
+
+
+def test_a_key_under_a_passphrase() -> None:
+    key = NodeKey.generate()
+    pem = key.to_pem(b"open sesame")
+    assert is_encrypted(pem)
+    assert not is_encrypted(key.to_pem())
+    assert NodeKey.from_pem(pem, b"open sesame") == key
+    for passphrase in (None, b"close sesame"):
+        with pytest.raises(InvalidInputError) as refused:
+            NodeKey.from_pem(pem, passphrase)
+        assert "sesame" not in str(refused.value)
+    with pytest.raises(InvalidInputError):
+        NodeKey.from_pem(key.to_pem(), b"open sesame")

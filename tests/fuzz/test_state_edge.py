@@ -1,0 +1,67 @@
+"""Roots, heads and their envelopes from outside: taken in, or refused with a reason, whatever the bytes."""
+
+import base64
+import json
+from contextlib import suppress
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshsat.errors import InvalidInputError
+from meshsat.trust.dsse import Signed, encode_signed, parse_signed_untrusted
+from meshsat.trust.state_documents import HEAD_TYPE, ROOT_TYPE, StateError, document_untrusted
+from tests.fuzz.test_oci_edge import ANYTHING, mostly
+from tests.authors import NOW, Signers, resigned
+
+S = Signers()
+ROOT, HEAD = S.first(), S.head()
+TYPES = st.sampled_from([ROOT_TYPE, HEAD_TYPE, "application/vnd.meshsat.root.v2+json", ""])
+FIELDS = {
+    name: mostly(st.just(value))
+    for fields in (json.loads(S.root_of().encode()), json.loads(S.head_of().encode()))
+    for name, value in fields.items()
+}
+PAYLOAD = st.one_of(
+    st.binary(max_size=64),
+    st.fixed_dictionaries({}, optional=FIELDS).map(lambda fields: json.dumps(fields).encode()),
+)
+ENVELOPE = st.fixed_dictionaries(
+    {},
+    optional={
+        "payloadType": mostly(TYPES),
+        "payload": mostly(PAYLOAD.map(lambda data: base64.b64encode(data).decode())),
+        "signatures": mostly(
+            st.lists(mostly(st.just(json.loads(HEAD)["signatures"][0])), max_size=3),
+        ),
+    },
+)
+
+
+@given(st.one_of(st.binary(max_size=64), ENVELOPE.map(lambda fields: json.dumps(fields).encode())))
+def test_an_envelope_is_read_or_refused(raw: bytes) -> None:
+    with suppress(InvalidInputError):
+        read = parse_signed_untrusted(raw)
+        assert parse_signed_untrusted(encode_signed(read)).payload == read.payload
+
+
+@given(TYPES, PAYLOAD)
+def test_a_document_is_read_or_refused(kind: str, payload: bytes) -> None:
+    with suppress(StateError):
+        document = document_untrusted(Signed(kind, payload))
+        assert document_untrusted(Signed(kind, document.encode())) == document
+
+
+@given(TYPES, PAYLOAD, st.integers(0, 40), st.binary(max_size=4))
+def test_what_is_taken_in_was_signed(kind: str, payload: bytes, at: int, patch: bytes) -> None:
+    """Even well signed nonsense leaves the set as it was, or is a document."""
+    trusted = S.trusted()
+    damaged = ROOT[: at * 20] + patch + ROOT[at * 20 + len(patch) :]
+    for raw in (damaged, ROOT, resigned(Signed(kind, payload), "s1", "s2", "r1", "r2", "anchor"), HEAD):
+        with suppress(StateError):
+            trusted.update_untrusted(raw, NOW)
+    assert trusted.root is not None
+
+
+@given(st.lists(st.one_of(ANYTHING.map(lambda value: json.dumps(value).encode()), st.just(ROOT))))
+def test_whatever_is_on_the_disk_it_starts(envelopes: list[bytes]) -> None:
+    S.trusted().restore_untrusted(envelopes)
