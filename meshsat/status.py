@@ -238,6 +238,53 @@ class DiskStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class StateRefusal:
+    """A document about the desired state that was not accepted."""
+
+    at: float
+    """Unix time."""
+    source: str
+    reason: str
+    """In a word or two."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateStatus:
+    """The desired state: what is in force, who may sign, what is on its way. Times are Unix times."""
+
+    revision: int | None
+    """In force here; None: none yet."""
+    digest: str | None
+    issued: float | None
+    expires: float | None
+    expired: bool
+    """It stays in force, and may be held back by somebody: a younger one should have come."""
+    source: str | None
+    """How it came; None: it was here when the node started."""
+    revoked: bool
+    """Keys that signed it do not count any more; it stays in force until a new one comes."""
+    root: int | None
+    """The version of the newest root."""
+    root_expires: float | None
+    keys: tuple[str, ...]
+    """Who may sign desired states."""
+    threshold: int | None
+    """How many of them it takes."""
+    pending: int | None
+    """A revision that was announced and is not in force yet."""
+    pending_problem: str | None
+    revisions: tuple[int, ...]
+    """What was accepted lately, in that order."""
+    refused: int
+    """Documents, since the node started."""
+    refusals: tuple[StateRefusal, ...]
+    """The last of them."""
+    sources: dict[str, str | None] = field(default_factory=dict)
+    """Where it is looked for besides the mesh, each with what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     peer: str
     name: str
@@ -261,6 +308,7 @@ class NodeStatus:
     disk: DiskStatus = field(default_factory=DiskStatus)
     member: PassStatus | None = None
     """This node's own pass, and what it goes by."""
+    state: StateStatus | None = None
     problems: tuple[str, ...] = field(default=())
     """What an operator should do something about, in plain words."""
 

@@ -13,11 +13,11 @@ payload type. Times are whole seconds of UTC.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from meshsat.errors import InvalidInputError
 from meshsat.oci.digest import SHA256, Digest
@@ -40,6 +40,7 @@ LIFE_LIMIT = 732 * DAY
 """Seconds from `issued` to `expires`."""
 MOMENT_LIMIT = 7_258_118_400
 """Unix seconds of the year 2200."""
+T = TypeVar("T")
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
 
@@ -197,7 +198,7 @@ def _role_fields(role: Role) -> dict[str, Any]:
     return {"keyids": sorted(role.keys), "threshold": role.threshold}
 
 
-def _checked(what: str, payload: bytes, build: Any) -> Any:
+def _checked(what: str, payload: bytes, build: Callable[[dict[str, Any]], T]) -> T:
     try:
         return build(parse_object_untrusted(payload, what))
     except InvalidInputError as fault:

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshsat.errors import InvalidInputError
+from meshsat.fleet.keeping import encode_kept, parse_kept_untrusted
+from meshsat.fleet.state_file import encode_state_file, parse_state_file_untrusted
 from meshsat.trust.dsse import Signed, encode_signed, parse_signed_untrusted
 from meshsat.trust.state_documents import HEAD_TYPE, ROOT_TYPE, StateError, document_untrusted
 from tests.fuzz.test_oci_edge import ANYTHING, mostly
@@ -65,3 +67,26 @@ def test_what_is_taken_in_was_signed(kind: str, payload: bytes, at: int, patch: 
 @given(st.lists(st.one_of(ANYTHING.map(lambda value: json.dumps(value).encode()), st.just(ROOT))))
 def test_whatever_is_on_the_disk_it_starts(envelopes: list[bytes]) -> None:
     S.trusted().restore_untrusted(envelopes)
+
+
+FILE = st.fixed_dictionaries(
+    {},
+    optional={
+        "roots": mostly(st.lists(mostly(st.just(json.loads(ROOT))), max_size=3)),
+        "head": mostly(st.just(json.loads(HEAD))),
+        "body": mostly(st.text(max_size=20)),
+        "accepted": mostly(st.lists(mostly(st.just(json.loads(HEAD))), max_size=3)),
+        "serial": mostly(st.integers(0, 9)),
+        "in_force": mostly(st.integers(0, 3)),
+    },
+).map(lambda fields: json.dumps(fields).encode())
+
+
+@given(st.one_of(st.binary(max_size=64), FILE))
+def test_a_file_is_read_or_refused(raw: bytes) -> None:
+    with suppress(InvalidInputError):
+        file = parse_state_file_untrusted(raw)
+        assert parse_state_file_untrusted(encode_state_file(file)) == file
+    with suppress(InvalidInputError):
+        kept = parse_kept_untrusted(raw)
+        assert parse_kept_untrusted(encode_kept(kept)) == kept
