@@ -385,6 +385,16 @@ class HarborSatelliteSection(Section):
 
 
 class FleetSection(Section):
+    """Where the desired state comes from, besides the mesh, and how long an old one is taken."""
+
+    state: str | None = None
+    """`REGISTRY/REPOSITORY:TAG` of an artifact (`meshsat state publish --to`). None: no registry is asked."""
+    poll: Annotated[float, Field(ge=10)] = 300.0
+    """Seconds between two looks at what that tag means; the site asks upstream once for all its nodes."""
+    state_file: Path | None = None
+    """A state file on this machine, looked at whenever it changes."""
+    grace: Annotated[float, Field(ge=0, le=3650 * 86400)] = 30 * 86400.0
+    """Seconds for which a new state that has expired is still taken. What is in force does not end so."""
     harbor_satellite: HarborSatelliteSection | None = None
 
 

@@ -55,6 +55,7 @@ from meshsat.satellite import SatelliteSource
 from meshsat.signature_policy import SignaturePolicy, read_key, rules_of
 from meshsat.signatures import Verifier
 from meshsat.site_content import SiteContent, Tagged
+from meshsat.state_sources import StateSources
 from meshsat.status import (
     DesiredStatus,
     ImageStatus,
@@ -224,9 +225,12 @@ class Node:
         self._planning.roles_of = self._roles_of
         self._planning.budget = self._upkeep.leaves
         self._upkeep.desired = self._reconciler.desired
+        self.desired_state = StateSources(config, identity, store, self._mesh, policy, now, _chance())
+        self.desired_state.follow, self.desired_state.audit = self._reconciler.follow, self.audit
         self._overview = Overview(
             config, identity, store, uplink, self._driver, self._planes, metrics, verifier
         )
+        self._overview.state = self.desired_state.status
         self._satellite = None
         followed = config.fleet.harbor_satellite
         if followed is not None:
@@ -245,7 +249,7 @@ class Node:
             lambda: reloader.problem() if reloader is not None else None,
             *self.passes.troubles(),
         ]
-        self._overview.more_troubles = self._reconciler.problems
+        self._overview.more_troubles = lambda: self.desired_state.problems() + self._reconciler.problems()
         self._overview.member = self.passes.status
 
     def _dropped(self, blob: Digest) -> None:
@@ -345,6 +349,7 @@ class Node:
             parts.start_soon(self._site.run)
             parts.start_soon(self._reconciler.run)
             parts.start_soon(self._planning.run)
+            parts.start_soon(self.desired_state.run)
             parts.start_soon(self._store.uploads.run)
             if self._satellite is not None:
                 parts.start_soon(self._satellite.run)

@@ -22,6 +22,7 @@ from meshsat.status import (
     NodeStatus,
     PassStatus,
     PeerStatus,
+    StateStatus,
     TransferStatus,
     UplinkStatus,
     WanStatus,
@@ -58,6 +59,7 @@ class Overview:
         self.member: Callable[[], PassStatus | None] = lambda: None
         self.troubles: list[Callable[[], str | None]] = [verifier.trouble]
         """Each tells what an operator should do something about, in plain words, if there is something."""
+        self.state: Callable[[], StateStatus | None] = lambda: None
         self.more_troubles: Callable[[], list[str]] = list
         """The same, of those who may have several."""
 
@@ -95,6 +97,7 @@ class Overview:
             ),
             disk=self.disk(),
             member=self.member(),
+            state=self.state(),
             problems=tuple(self._problems()),
         )
 

@@ -207,6 +207,11 @@ def parse_root_untrusted(der: bytes) -> Root:
     return Root(fleet, certificate)
 
 
+def root_peer(root: bytes) -> PeerId:
+    """The key of a root certificate (DER) that was verified, as a peer id."""
+    return peer_id_of(_key(x509.load_der_x509_certificate(root)))
+
+
 def verify_pass_untrusted(chain: Sequence[bytes], root: bytes, now: float | None, grace: float = 0.0) -> Pass:
     """Check a chain of DER certificates, the pass first, against the fleet's `root` at `now` (Unix seconds).
 

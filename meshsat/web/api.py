@@ -36,6 +36,7 @@ from meshsat.trust.tokens import short_name
 from meshsat.web.arguments import parse_arguments_untrusted, parse_nodes_untrusted, read_body_untrusted
 from meshsat.web.planned import STATE_LIMIT, PlanResponse
 from meshsat.web.secrets import secret_routes
+from meshsat.web.states import state_routes
 from meshsat.web.view import NodeView, PullEvent
 
 LISTED = 1000
@@ -81,6 +82,7 @@ def create_api(view: NodeView) -> Starlette:
         Route("/api/v1/wan", api.wan),
         Route("/api/v1/plan", api.plan, methods=["POST"]),
         Route("/api/v1/reload", api.reload, methods=["POST"]),
+        *state_routes(view),
     ]
     return _application([*_public_routes(api), *verbs])
 

@@ -14,12 +14,12 @@ BODY_LIMIT = 64 * 1024
 
 async def read_body_untrusted(request: Request, limit: int = BODY_LIMIT) -> bytes:
     """At most `limit` bytes. Raises `InvalidInputError` as soon as it is too long."""
-    raw = b""
+    raw = bytearray()
     async for part in request.stream():
         raw += part
         if len(raw) > limit:
             raise InvalidInputError(f"the body has more than {limit} bytes")
-    return raw
+    return bytes(raw)
 
 
 def parse_arguments_untrusted(raw: bytes, known: Mapping[str, Any]) -> dict[str, Any]:

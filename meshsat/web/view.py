@@ -20,6 +20,7 @@ from meshsat.status import (
     PeerStatus,
     SatelliteStatus,
     ShadowReport,
+    StateStatus,
     WanStatus,
 )
 from meshsat.vault.vault import Vault
@@ -116,7 +117,26 @@ class PassesView(Protocol):
         """Change this node's key; returns the new peer id. Raises a `MeshsatError`."""
 
 
+class StateView(Protocol):
+    """The desired state, as a node holds it."""
+
+    def status(self) -> StateStatus: ...
+
+    @property
+    def next_revision(self) -> int:
+        """The lowest that would be taken next."""
+
+    async def offer_untrusted(self, raw: bytes) -> int | None:
+        """Take in a state file; returns the revision that holds then. Raises `InvalidInputError`."""
+
+    async def file(self, revision: int | None) -> bytes:
+        """What is in force as a state file, or an earlier revision. Raises `NotFoundError`."""
+
+
 class NodeView(Protocol):
+    @property
+    def desired_state(self) -> StateView: ...
+
     @property
     def metrics(self) -> Metrics: ...
 

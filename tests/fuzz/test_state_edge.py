@@ -12,8 +12,8 @@ from meshsat.fleet.keeping import encode_kept, parse_kept_untrusted
 from meshsat.fleet.state_file import encode_state_file, parse_state_file_untrusted
 from meshsat.trust.dsse import Signed, encode_signed, parse_signed_untrusted
 from meshsat.trust.state_documents import HEAD_TYPE, ROOT_TYPE, StateError, document_untrusted
-from tests.fuzz.test_oci_edge import ANYTHING, mostly
 from tests.authors import NOW, Signers, resigned
+from tests.fuzz.test_oci_edge import ANYTHING, mostly
 
 S = Signers()
 ROOT, HEAD = S.first(), S.head()

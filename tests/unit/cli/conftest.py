@@ -42,7 +42,7 @@ from meshsat.upkeep.sweep import Swept
 from meshsat.upkeep.task import Collected
 from meshsat.vault.vault import Vault
 from meshsat.web.api import create_api
-from meshsat.web.view import PullEvent
+from meshsat.web.view import PullEvent, StateView
 from tests.recorded import Recorded
 
 PEER = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"
@@ -177,6 +177,10 @@ class FakeNode:
 
     async def rotate(self) -> str:
         return "12D3KooWnext"
+
+    @property
+    def desired_state(self) -> StateView:
+        raise AssertionError("no verb of these tests asks")
 
     async def invite(self, *, uses: int, valid_seconds: float) -> str:
         self.invited.append((uses, valid_seconds))

@@ -31,6 +31,7 @@ from meshsat.status import (
     PeerStatus,
     SatelliteStatus,
     ShadowReport,
+    StateStatus,
     UplinkStatus,
     WanRow,
     WanStatus,
@@ -66,6 +67,9 @@ STATUS = NodeStatus(
 PEER = PeerStatus(
     "12D3KooWother", "till-2", "berlin", "connected", "tls", ("10.0.0.2:4702",), True, 8, 9, 0.001
 )
+STATE = StateStatus(
+    7, "sha256:aa", 1.0, 2.0, False, "a test", False, 1, 3.0, ("12D3KooWkey",), 1, None, None, (6, 7), 0, ()
+)
 IMAGE = ImageStatus("docker.io/library/pos:42", "sha256:aa", 10, 10, True, 1_800_000_000.0)
 
 
@@ -94,6 +98,29 @@ class Revoked:
         return "revoked on 2027-01-15 by the fleet's root"
 
 
+class HeldState:
+    """The desired state of a `View`."""
+
+    next_revision = 8
+
+    def __init__(self, view: "View") -> None:
+        self._view = view
+
+    def status(self) -> StateStatus:
+        return STATE
+
+    async def offer_untrusted(self, raw: bytes) -> int | None:
+        if self._view.fault is not None:
+            raise self._view.fault
+        self._view.offered.append(raw)
+        return 7
+
+    async def file(self, revision: int | None) -> bytes:
+        if self._view.fault is not None:
+            raise self._view.fault
+        return json.dumps({"roots": [], "asked": revision}).encode()
+
+
 class View:
     """A node of which a test says everything."""
 
@@ -109,6 +136,7 @@ class View:
         self.never_ends = False
         self.pulled: list[tuple[str, bool]] = []
         self.withdrawn = trio.Event()
+        self.offered: list[bytes] = []
         self.invited: list[tuple[int, float]] = []
         self.steps: list[Planned | MeshsatError] = []
         self.states: list[bytes] = []
@@ -195,6 +223,10 @@ class View:
         if self.fault is not None:
             raise self.fault
         return "12D3KooWnext"
+
+    @property
+    def desired_state(self) -> "HeldState":
+        return HeldState(self)
 
     async def invite(self, *, uses: int, valid_seconds: float) -> str:
         if self.fault is not None:
