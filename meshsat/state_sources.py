@@ -49,6 +49,8 @@ PIN = "the desired state"
 BODY_PATIENCE = 60.0
 """Seconds for which a body is waited for without a peer that gives it."""
 RESOLVE_PATIENCE = 30.0
+IN_FORCE_PATIENCE = 5.0
+"""Seconds for which whoever publishes waits for it to be in force."""
 
 
 Follow = Callable[[int, Digest, DesiredState], None]
@@ -240,8 +242,11 @@ class StateSources:
         return self.states.problems()
 
     async def offer_untrusted(self, raw: bytes) -> int | None:
-        """A state file that the operator brought. Raises `InvalidInputError`."""
-        return await self.states.offer(parse_state_file_untrusted(raw), "the operator")
+        """A state file that the operator brought. Returns when it is in force, as a rule. Raises
+        `InvalidInputError`."""
+        revision = await self.states.offer(parse_state_file_untrusted(raw), "the operator")
+        await self.states.settled(IN_FORCE_PATIENCE)
+        return revision
 
     async def file(self, revision: int | None) -> bytes:
         """Raises `NotFoundError`, `UnavailableError`."""

@@ -39,6 +39,9 @@ COVERED_ELSEWHERE: dict[str, str] = {
     "meshsat/manifests.py": "tests/unit/test_fetch.py",
     "meshsat/overview.py": "tests/unit/test_node.py",
     "meshsat/completion.py": "tests/unit/test_fetch.py",
+    "meshsat/cli/state_keys.py": "tests/unit/cli/test_state.py",
+    "meshsat/cli/state_push.py": "tests/unit/cli/test_state.py",
+    "meshsat/cli/state_shown.py": "tests/unit/cli/test_state.py",
     "meshsat/pulling.py": "tests/unit/test_fetch.py",
 }
 """Module -> the test file that covers it, where that is not the unit test of its name."""

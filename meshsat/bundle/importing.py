@@ -7,11 +7,12 @@ manifest; nothing of an image is put when the receiver lacks what the archive wa
 there already is not put again.
 """
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from meshsat.bundle.layout import Entry
-from meshsat.bundle.place import Receiver, Repository, read_whole
+from meshsat.bundle.place import Intake, NoIntake, Receiver, Repository, Stream, read_whole
 from meshsat.bundle.plan import Closure, Plan
 from meshsat.bundle.sources import Source
 from meshsat.bundle.tar import Member
@@ -24,6 +25,8 @@ from meshsat.oci.referrers import fallback_index, fallback_tag
 
 PASSES = 40
 """Times that an archive is gone through at most; each must bring something new."""
+NOWHERE = Repository("", "")
+"""Where what is no image goes."""
 SHOWN = 5
 """Digests that an error names."""
 
@@ -62,12 +65,18 @@ class _Image:
     repository: Repository
     closure: Closure
     pending: set[Digest] = field(default_factory=set)
+    kept: dict[Digest, bytes] | None = None
+    """Of what is no image: its blobs, as far as they came."""
 
 
 class Import:
     """`run` once."""
 
-    def __init__(self, receiver: Receiver, source: Source, plan: Plan, tell: Tell) -> None:
+    def __init__(
+        self, receiver: Receiver, source: Source, plan: Plan, tell: Tell, intake: Intake | None = None
+    ) -> None:
+        """`intake`: who gets what is no image."""
+        self._intake = intake or NoIntake()
         self._receiver = receiver
         self._source = source
         self._plan = plan
@@ -170,7 +179,8 @@ class Import:
         lacking = self._lacking(images)
         absent = self._out_of_reach()
         for image in images:
-            image.pending = image.closure.blobs.keys() & lacking[image.repository]
+            if image.kept is None:
+                image.pending = image.closure.blobs.keys() & lacking[image.repository]
             lost = sorted(map(str, filter(absent, image.pending)))
             if lost:
                 self._tell(Failed(image.entry, self._lost(lost)))
@@ -186,9 +196,12 @@ class Import:
     def _look(self, entry: Entry, damage: str | None) -> _Image | None:
         try:
             closure = self._plan.closure(entry.root.digest)
+            wanted = self._intake.wants(closure.manifests[-1])
         except InvalidInputError as fault:
             self._tell(Failed(entry, damage or str(fault)))
             return None
+        if wanted is not None:
+            return _Image(entry, NOWHERE, closure, set(wanted), {})
         if entry.reference is None:
             reason = "the archive does not say what it is called: give it a name with --as REGISTRY/NAME:TAG"
             self._tell(Failed(entry, reason))
@@ -198,7 +211,8 @@ class Import:
     def _lacking(self, images: list[_Image]) -> dict[Repository, set[Digest]]:
         needs: dict[Repository, set[Digest]] = {}
         for image in images:
-            needs.setdefault(image.repository, set()).update(image.closure.blobs)
+            if image.kept is None:
+                needs.setdefault(image.repository, set()).update(image.closure.blobs)
         return {
             repository: self._receiver.lacking(repository, sorted(digests))
             for repository, digests in needs.items()
@@ -233,15 +247,29 @@ class Import:
         if member.size != blob.size:
             self._spoil(digest, f"it has {member.size} bytes in the archive, not {blob.size}")
             return
-        homes = sorted({image.repository for image in self._open if digest in image.pending})
+        waiting = [image for image in self._open if digest in image.pending]
+        homes = sorted({image.repository for image in waiting if image.kept is None})
+        content: Stream = member.content
         have = self._moved.have
+        if any(image.kept is not None for image in waiting):
+            raw = read_whole(content, blob.size)
+            if not digest.matches(raw):
+                self._spoil(digest, "its bytes do not have this digest")
+                return
+            for image in waiting:
+                if image.kept is not None:
+                    image.kept[digest] = raw
+            content = io.BytesIO(raw)
 
         def count(moved: int) -> None:
             self._moved = Moved(self._moved.have + moved, self._moved.total)
             self._tell(self._moved)
 
         try:
-            self._receiver.put_blob(homes[0], blob, member.content, count)
+            if homes:
+                self._receiver.put_blob(homes[0], blob, content, count)
+            else:
+                count(blob.size)
         except DigestMismatchError:
             compressed = (
                 " (or a compressed layer: see docs/guides/usb-stick.md)" if self._plan.is_docker else ""
@@ -273,6 +301,9 @@ class Import:
     def _publish_if_whole(self, image: _Image) -> None:
         if image.pending:
             return
+        if image.kept is not None:
+            self._give_away(image, image.kept)
+            return
         reference = image.entry.reference
         assert reference is not None  # noqa: S101 - `_look` lets no others pass
         note = None
@@ -295,6 +326,15 @@ class Import:
         blobs = sum(blob.size for blob in image.closure.blobs.values())
         size = blobs + sum(len(manifest.raw) for manifest in image.closure.manifests)
         self._tell(Brought(image.entry, size, note))
+
+    def _give_away(self, image: _Image, blobs: dict[Digest, bytes]) -> None:
+        try:
+            note = self._intake.take(image.closure.manifests[-1], blobs)
+        except MeshsatError as refused:
+            self._fail(image, str(refused))
+            return
+        self._open.remove(image)
+        self._tell(Brought(image.entry, sum(map(len, blobs.values())), note))
 
     # --- what refers to the images ---
 

@@ -4,7 +4,7 @@ Law: whoever reads gets what was asked for or an error of `meshsat.errors`; what
 digest by the receiver, whose word it is that bytes were right.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -80,6 +80,29 @@ class Receiver(Protocol):
 
         False: what the receiver knows of the tag is younger, and stays.
         """
+
+
+class Intake(Protocol):
+    """Takes what is no image, and is brought to no repository."""
+
+    def wants(self, manifest: Manifest) -> Collection[Digest] | None:
+        """Which of its blobs, all of them small; None: it is an image like any other.
+
+        Raises `InvalidInputError` where it is damaged."""
+
+    def take(self, manifest: Manifest, blobs: Mapping[Digest, bytes]) -> str:
+        """Returns what became of it, for a person. Raises a `MeshsatError`."""
+
+
+class NoIntake:
+    """Where everything is an image."""
+
+    def wants(self, manifest: Manifest) -> Collection[Digest] | None:
+        del manifest
+        return None
+
+    def take(self, manifest: Manifest, blobs: Mapping[Digest, bytes]) -> str:
+        raise NotImplementedError
 
 
 def read_whole(stream: Stream, size: int) -> bytes:

@@ -43,6 +43,14 @@ class NodeClient:
             told: dict[str, Any] = self._json(answer.text)
             return told
 
+    def post_raw(self, path: str, body: bytes) -> dict[str, Any]:
+        """As `post`, of bytes that are JSON already."""
+        with self._connected(SILENCE_LIMIT) as http, self._told():
+            answer = http.post(path, content=body)
+            self._check(answer)
+            told: dict[str, Any] = self._json(answer.text)
+            return told
+
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """POST `body` to `path`; each line of the answer, a JSON object. Raises as `get` does."""
         with (

@@ -38,6 +38,7 @@ def run(
     from meshsat.bundle.sources import open_pipe, open_source
     from meshsat.cli.bars import Bar
     from meshsat.cli.node_place import NodePlace
+    from meshsat.cli.state_push import StateIntake
 
     plan = Plan(None if name is None else Renaming.parse_untrusted(name))
     loaded = settings(config, data_dir=data_dir)
@@ -57,7 +58,7 @@ def run(
 
         try:
             with audited(loaded, "image.import", source) as told:
-                Import(place, archive, plan, tell).run()
+                Import(place, archive, plan, tell, StateIntake(loaded.data_dir)).run()
                 told.reason = f"{len(ended)} images"
         except MeshsatError as broken:
             fault = broken

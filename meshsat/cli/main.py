@@ -28,6 +28,7 @@ from meshsat.cli import (
     satellite,
     secrets,
     shadow,
+    state,
     status,
     version,
     wan,
@@ -67,6 +68,7 @@ app.command("demo")(demo.run)
 app.command("shadow")(shadow.run)
 app.add_typer(fleet.app, name="fleet")
 app.add_typer(runtime.app, name="runtime")
+app.add_typer(state.app, name="state")
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(audit.app, name="audit")
 app.add_typer(satellite.app, name="satellite")

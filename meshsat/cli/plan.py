@@ -11,14 +11,15 @@ from meshsat.cli.options import ConfigFile, DataDir, Json, settings
 if TYPE_CHECKING:
     from meshsat.fleet.document import DesiredState
 
-FILE_LIMIT = 4 * 1024 * 1024
 COLUMNS = ("REFERENCE", "SIZE", "WAN", "LAN", "STARTS", "FINISHES", "REFUSED")
 
 
 def run(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A desired state (TOML, YAML, JSON), or references, one a line."),
+        typer.Argument(
+            metavar="FILE", help="A state (.toml, .yaml, .json, .state), or references, one a line."
+        ),
     ],
     config: ConfigFile = None,
     data_dir: DataDir = None,
@@ -49,37 +50,24 @@ def run(
 
 
 def read_state_untrusted(file: Path) -> "DesiredState":
-    """Raises `InvalidInputError`."""
-    import tomllib
-
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
+    """Raises `InvalidInputError`, `ConfigError`."""
+    from meshsat.cli.state_place import StatePlace, read_bounded
     from meshsat.errors import InvalidInputError
-    from meshsat.fleet.document import state_of
+    from meshsat.fleet.authoring import is_authored, parse_authored_untrusted
+    from meshsat.fleet.document import DOCUMENT_LIMIT, parse_state_untrusted, state_of
 
+    if file.suffix == ".state":
+        body = StatePlace.read(file).body
+        if body is None:
+            raise InvalidInputError(f"{file} holds no desired state, but roots alone")
+        return parse_state_untrusted(body)
+    raw = read_bounded(file, DOCUMENT_LIMIT)
+    if is_authored(file.name) or file.suffix == ".json":  # which is YAML
+        return parse_authored_untrusted(str(file), raw).state
     try:
-        with file.open("rb") as opened:
-            raw = opened.read(FILE_LIMIT + 1)
-        text = raw.decode()
-    except OSError as fault:
-        raise InvalidInputError(f"{file} can't be read: {fault.strerror}") from None
+        return state_of({"images": [{"reference": line} for line in _references(raw.decode())]})
     except UnicodeDecodeError:
         raise InvalidInputError(f"{file} is no text") from None
-    if len(raw) > FILE_LIMIT:
-        raise InvalidInputError(f"{file} has more than {FILE_LIMIT} bytes")
-    value: Any = None
-    if file.suffix in (".toml", ".yaml", ".yml", ".json"):
-        try:
-            parse = tomllib.loads if file.suffix == ".toml" else YAML(typ="safe", pure=True).load
-            value = parse(text)
-        except (tomllib.TOMLDecodeError, YAMLError, RecursionError, ValueError) as fault:
-            raise InvalidInputError(f"{file}: {str(fault).splitlines()[0]}") from None
-        if not isinstance(value, dict):
-            raise InvalidInputError(f"{file} holds no desired state")
-    else:
-        value = {"images": [{"reference": line} for line in _references(text)]}
-    return state_of(value)
 
 
 def _references(text: str) -> Iterator[str]:

@@ -132,6 +132,8 @@ class States:
         """A body that came along with its head."""
         self._waiting: dict[PeerId, list[bytes]] = {}
         self._changed = trio.Event()
+        self._moved = trio.Event()
+        """Something was put in force, or found not to be readable."""
         self._pending_problem: str | None = None
         self._disk_problem: str | None = None
         self._conflict: str | None = None
@@ -307,6 +309,7 @@ class States:
             self._unreadable = head
             self._pending_problem = f"{fault}; if that is a word of a later version, update meshsat"
             log.warning("a signed desired state can't be read", revision=head.version, problem=str(fault))
+            self._tell_moved()
             return
         with trio.CancelScope(shield=True):  # short, and whatever comes next builds on it
             await self._put_in_force(head, state, body)
@@ -328,6 +331,11 @@ class States:
         self.in_force = _accepted(head, state)
         log.info("a desired state is in force", revision=head.version, digest=str(head.digest))
         self.on_accepted(self.in_force)
+        self._tell_moved()
+
+    def _tell_moved(self) -> None:
+        self._moved.set()
+        self._moved = trio.Event()
 
     async def _share(self, head: Head, body: bytes) -> None:
         try:
@@ -360,6 +368,19 @@ class States:
             self._disk_problem = None
 
     # --- out ---
+
+    async def settled(self, patience: float) -> None:
+        """Returns when what was accepted last is in force or can't be, after `patience` seconds at most."""
+        await trio.lowlevel.checkpoint()
+        with trio.move_on_after(patience):
+            while self._is_due():
+                await self._moved.wait()
+
+    def _is_due(self) -> bool:
+        head, held = self._trusted.head, self.in_force
+        if head is None or head == self._unreadable:
+            return False
+        return held is None or (held.version, held.digest) != (head.version, head.digest)
 
     async def file(self, revision: int | None = None) -> StateFile:
         """All that it takes to believe what is in force, or an earlier revision. Raises `NotFoundError`."""

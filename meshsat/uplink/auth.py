@@ -130,8 +130,15 @@ class _Slot:
 
 
 class Authenticator:
-    def __init__(self, credentials: Credentials, exchange: Exchange, plain_http: frozenset[str]) -> None:
-        """`plain_http`: the registries that may be talked to without TLS."""
+    def __init__(
+        self,
+        credentials: Credentials,
+        exchange: Exchange,
+        plain_http: frozenset[str],
+        actions: str = "pull",
+    ) -> None:
+        """`plain_http`: the registries that may be talked to without TLS. `actions`: what tokens are for."""
+        self._actions = actions
         self._credentials = credentials
         self._exchange = exchange
         self._plain_http = plain_http
@@ -178,7 +185,7 @@ class Authenticator:
         if who == "anonymous":
             lost = self._credentials.lost(registry)
             return DeniedError(
-                f"registry {registry} does not let an anonymous client pull {repository}; "
+                f"registry {registry} does not let an anonymous client {self._verb} {repository}; "
                 + (
                     lost
                     or f"it may not exist, or needs a login: run `meshsat login {registry}`, or set username "
@@ -186,9 +193,14 @@ class Authenticator:
                 )
             )
         return DeniedError(
-            f"registry {registry} does not let {who} pull {repository}; it may not exist, or the login lacks "
-            "the right to pull it, or its password is wrong"
+            f"registry {registry} does not let {who} {self._verb} {repository}; it may not exist, or the "
+            f"login lacks the right to {self._verb} it, or its password is wrong"
         )
+
+    @property
+    def _verb(self) -> str:
+        """What for, in a word."""
+        return self._actions.rpartition(",")[2]
 
     def _slot(self, registry: str, repository: str) -> _Slot:
         slot = self._slots.setdefault((registry, repository), _Slot())
@@ -221,7 +233,10 @@ class Authenticator:
             realm = realm_untrusted(challenge.params.get("realm", ""), registry in self._plain_http)
         except InvalidInputError as fault:
             raise DeniedError(f"registry {registry} sends its logins elsewhere: {fault}") from None
-        asked = {"service": challenge.params.get("service", ""), "scope": f"repository:{repository}:pull"}
+        asked = {
+            "service": challenge.params.get("service", ""),
+            "scope": f"repository:{repository}:{self._actions}",
+        }
         if credential is not None and credential.kind is Kind.IDENTITY_TOKEN:
             form = {
                 "grant_type": "refresh_token",

@@ -8,11 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshsat.errors import InvalidInputError
+from meshsat.fleet.artifact import LIMITS, artifact_of, file_of_untrusted, layers_untrusted
+from meshsat.fleet.authoring import parse_authored_untrusted
+from meshsat.fleet.document import encode_state
+from meshsat.fleet.drafts import standings
 from meshsat.fleet.keeping import encode_kept, parse_kept_untrusted
-from meshsat.fleet.state_file import encode_state_file, parse_state_file_untrusted
+from meshsat.fleet.state_file import StateFile, encode_state_file, parse_state_file_untrusted
+from meshsat.oci.digest import Digest
+from meshsat.oci.manifest import parse_manifest_untrusted
 from meshsat.trust.dsse import Signed, encode_signed, parse_signed_untrusted
 from meshsat.trust.state_documents import HEAD_TYPE, ROOT_TYPE, StateError, document_untrusted
-from tests.authors import NOW, Signers, resigned
+from tests.authors import NOW, Signers, key_of, resigned
 from tests.fuzz.test_oci_edge import ANYTHING, mostly
 
 S = Signers()
@@ -90,3 +96,35 @@ def test_a_file_is_read_or_refused(raw: bytes) -> None:
     with suppress(InvalidInputError):
         kept = parse_kept_untrusted(raw)
         assert parse_kept_untrusted(encode_kept(kept)) == kept
+
+
+AUTHORED = st.one_of(
+    st.binary(max_size=64),
+    st.text(alphabet="images:[]{}&*a-\n \"'=<1.r/!", max_size=60).map(str.encode),
+    ANYTHING.map(lambda value: json.dumps(value).encode()),
+)
+
+
+@given(st.sampled_from(["x.toml", "x.yaml"]), AUTHORED)
+def test_what_is_authored_is_read_or_refused(name: str, raw: bytes) -> None:
+    with suppress(InvalidInputError):
+        encode_state(parse_authored_untrusted(name, raw).state)
+
+
+@given(FILE)
+def test_a_draft_is_looked_at_or_refused(raw: bytes) -> None:
+    with suppress(InvalidInputError):
+        file = parse_state_file_untrusted(raw)
+        for standing in standings(file, key_of("anchor").peer_id):
+            standing.missing()
+
+
+@given(st.binary(max_size=64), st.sampled_from([*LIMITS, "text/plain"]), st.integers(-1, 2**50))
+def test_an_artifact_is_read_or_refused(raw: bytes, kind: str, size: int) -> None:
+    with suppress(InvalidInputError):
+        file_of_untrusted({kind: raw})
+    layer = {"mediaType": kind, "digest": str(Digest.of(raw)), "size": size}
+    fields = {**json.loads(artifact_of(StateFile()).manifest.raw), "layers": [layer]}
+    with suppress(InvalidInputError):
+        found = layers_untrusted(parse_manifest_untrusted(json.dumps(fields).encode()))
+        assert all(one.size <= LIMITS[name] for name, one in found.items())

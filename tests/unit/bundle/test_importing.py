@@ -6,12 +6,17 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from meshsat.bundle.importing import Brought
+from meshsat.bundle.importing import Brought, Event, Failed, Import
+from meshsat.bundle.layout import blob_name
 from meshsat.bundle.place import Repository
-from meshsat.bundle.sources import open_pipe
-from meshsat.errors import InvalidInputError, StorageFullError
+from meshsat.bundle.plan import Plan
+from meshsat.bundle.sources import open_pipe, open_source
+from meshsat.errors import InvalidInputError, MeshsatError, StorageFullError
+from meshsat.fleet.artifact import STATE_ARTIFACT, artifact_of
 from meshsat.oci.digest import Digest
+from meshsat.oci.manifest import Manifest
 from meshsat.oci.reference import Reference
+from tests.authors import Signers
 from tests.bundle_place import (
     APP,
     MemoryPlace,
@@ -25,6 +30,7 @@ from tests.bundle_place import (
     write,
 )
 from tests.images import Image, build_artifact, build_image, descriptor, digest_of, tar_layer
+from tests.states import state_file
 
 SHARED = tar_layer({"shared": b"1" * 100_000}, compress=False)
 IMAGE = build_image(
@@ -309,3 +315,72 @@ def test_a_stick_that_breaks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(opened, "members", broken)
     with pytest.raises(InvalidInputError, match="Input/output error"):
         read(MemoryPlace(), opened)
+
+
+class Keeper:
+    """Takes what says to be of one artifact type."""
+
+    def __init__(self, fault: MeshsatError | None = None) -> None:
+        self.taken: list[dict[Digest, bytes]] = []
+        self.fault = fault
+
+    def wants(self, manifest: Manifest) -> set[Digest] | None:
+        if manifest.artifact_type != STATE_ARTIFACT:
+            return None
+        return {blob.digest for blob in manifest.blobs[1:]}
+
+    def take(self, manifest: Manifest, blobs: Mapping[Digest, bytes]) -> str:
+        if self.fault is not None:
+            raise self.fault
+        self.taken.append(dict(blobs))
+        return "thank you"
+
+
+def _with_a_state(path: Path, damage: bytes | None = None) -> Path:
+    """An archive with an image and a desired state, which share the empty config."""
+    artifact = artifact_of(state_file(Signers()))
+    files = layout_files(IMAGE)
+    index = json.loads(files["index.json"])
+    manifest = artifact.manifest
+    index["manifests"].append(
+        {"mediaType": manifest.media_type, "digest": str(manifest.digest), "size": len(manifest.raw)}
+    )
+    files["index.json"] = json.dumps(index).encode()
+    for digest, raw in {**artifact.blobs, manifest.digest: manifest.raw}.items():
+        files[blob_name(digest)] = raw
+    if damage is not None:
+        body = state_file(Signers()).body or b""
+        files[blob_name(Digest.of(body))] = (damage + body)[: len(body)]
+    return as_tar(path, files)
+
+
+def _import(path: Path, keeper: Keeper) -> tuple[MemoryPlace, list[Brought | Failed]]:
+    place = MemoryPlace()
+    ended: list[Brought | Failed] = []
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Brought | Failed):
+            ended.append(event)
+
+    Import(place, open_source(path), Plan(), tell, keeper).run()
+    return place, ended
+
+
+def test_what_is_no_image_goes_to_who_takes_it(tmp_path: Path) -> None:
+    keeper = Keeper()
+    place, ended = _import(_with_a_state(tmp_path / "a.tar"), keeper)
+    file = state_file(Signers())
+    (taken,) = keeper.taken
+    assert file.head in taken.values()
+    assert file.body in taken.values()
+    assert not any(digest in place.blobs for digest in taken)
+    assert [one.note for one in ended if isinstance(one, Brought)] == ["thank you", None]
+    assert list(place.named) == [APP]
+
+
+def test_a_refusal_or_damage_of_it_stops_no_image(tmp_path: Path) -> None:
+    for keeper, damage in ((Keeper(MeshsatError("it is older")), None), (Keeper(), b"x")):
+        place, ended = _import(_with_a_state(tmp_path / "a.tar", damage), keeper)
+        assert keeper.taken == []
+        assert len([one for one in ended if isinstance(one, Failed)]) == 1
+        assert list(place.named) == [APP]

@@ -1,11 +1,13 @@
 """The command line in this process, against a node that is its API alone, on a real Unix socket."""
 
 import logging
+import random
 import shutil
 import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +21,10 @@ from meshsat.cli.foreground import ENDING
 from meshsat.cli.logs import NOISY
 from meshsat.cli.main import main
 from meshsat.errors import ConfigError, MeshsatError
+from meshsat.fleet.state_file import encode_state_file, parse_state_file_untrusted
+from meshsat.fleet.states import Settings, States
 from meshsat.http.server import UnixBind, serve_app
+from meshsat.mesh.identity import Identity, is_member, load
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import Reference
@@ -34,16 +39,19 @@ from meshsat.status import (
     PeerStatus,
     SatelliteStatus,
     ShadowReport,
+    StateStatus,
     TransferStatus,
     UplinkStatus,
     WanStatus,
 )
+from meshsat.trust.passes import DAY, parse_root_untrusted, root_peer
 from meshsat.upkeep.sweep import Swept
 from meshsat.upkeep.task import Collected
 from meshsat.vault.vault import Vault
 from meshsat.web.api import create_api
 from meshsat.web.view import PullEvent, StateView
 from tests.recorded import Recorded
+from tests.states import Bodies
 
 PEER = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"
 DIGEST = "sha256:" + "ab" * 32
@@ -85,6 +93,28 @@ def make_status() -> NodeStatus:
 
 
 @dataclass
+class HeldState:
+    """What `meshsat.state_sources` adds, as far as verbs see it."""
+
+    states: States
+
+    def status(self) -> StateStatus:
+        return self.states.status()
+
+    @property
+    def next_revision(self) -> int:
+        return self.states.next_version
+
+    async def offer_untrusted(self, raw: bytes) -> int | None:
+        revision = await self.states.offer(parse_state_file_untrusted(raw), "the operator")
+        await self.states.settled(5.0)
+        return revision
+
+    async def file(self, revision: int | None) -> bytes:
+        return encode_state_file(await self.states.file(revision))
+
+
+@dataclass
 class FakeNode:
     """`meshsat.web.view.NodeView`, saying what a test tells it to."""
 
@@ -104,6 +134,7 @@ class FakeNode:
     planned: list[bytes] = field(default_factory=list)
     revoked: list[tuple[str | None, str | None, str, bool]] = field(default_factory=list)
     metrics: Metrics = field(default_factory=Metrics)
+    states: States | None = None
     audit: Recorded = field(default_factory=Recorded)
 
     @property
@@ -180,7 +211,8 @@ class FakeNode:
 
     @property
     def desired_state(self) -> StateView:
-        raise AssertionError("no verb of these tests asks")
+        assert self.states is not None
+        return HeldState(self.states)
 
     async def invite(self, *, uses: int, valid_seconds: float) -> str:
         self.invited.append((uses, valid_seconds))
@@ -206,6 +238,13 @@ Meshsat = Callable[..., Ended]
 MEMBER = MemberStatus("12D3KooWother", "till-2", "berlin", ("node",), "1f", 2e9, 1e9, "active")
 
 
+def states_of(identity: Identity, data_dir: Path) -> States:
+    """As a node that is a member has them."""
+    fleet = parse_root_untrusted(identity.root).fleet
+    mine = Settings(fleet, root_peer(identity.root), 30 * DAY)
+    return States(data_dir / "fleet", mine, Bodies(), lambda _event: None, time.time, random.Random(1))
+
+
 @pytest.fixture
 def short_dir() -> Iterator[Path]:
     """A temporary directory whose path leaves room for a Unix socket's."""
@@ -225,6 +264,9 @@ def node(short_dir: Path) -> Iterator[FakeNode]:
         async with trio.open_nursery() as nursery:
             token = trio.lowlevel.current_trio_token()
             await nursery.start(serve_app, create_api(fake), [UnixBind(short_dir / "api.sock")])
+            if is_member(short_dir):
+                fake.states = states_of(load(short_dir), short_dir)
+                nursery.start_soon(fake.states.run)
             stop.append(lambda: token.run_sync_soon(nursery.cancel_scope.cancel))
             up.set()
 

@@ -5,9 +5,12 @@ from typing import Any
 import pytest
 
 from meshsat.cli.plan import read_state_untrusted
-from meshsat.errors import InvalidInputError
+from meshsat.errors import ConfigError, InvalidInputError
 from meshsat.fleet.planner import Plan, PlannedImage, PlannedNode
+from meshsat.fleet.state_file import encode_state_file
 from meshsat.planning import Planned
+from tests.authors import Signers
+from tests.states import state_file
 from tests.unit.cli.conftest import FakeNode, Meshsat
 
 REFERENCE = "up.example/library/pos:42"
@@ -69,11 +72,18 @@ def test_a_fault_of_the_node_is_told(meshsat: Meshsat, node: FakeNode, tmp_path:
         ),
     ],
 )
-def test_states_in_all_three_forms(tmp_path: Path, name: str, text: str) -> None:
+def test_states_in_every_form(tmp_path: Path, name: str, text: str) -> None:
     file = tmp_path / name
     file.write_text(text)
     (image,) = read_state_untrusted(file).images
     assert (image.reference, image.deadline) == (REFERENCE, 1_796_083_200.0)
+
+
+def test_a_state_that_is_to_be_signed(tmp_path: Path) -> None:
+    file = tmp_path / "x.state"
+    file.write_bytes(encode_state_file(state_file(Signers(), 3)))
+    (image,) = read_state_untrusted(file).images
+    assert image.reference == "r.example/a:3"
 
 
 @pytest.mark.parametrize(
@@ -81,17 +91,19 @@ def test_states_in_all_three_forms(tmp_path: Path, name: str, text: str) -> None
     [
         ("state.toml", b"[images", "state.toml"),
         ("state.yaml", b"a: [", "state.yaml"),
-        ("state.yaml", b"- 1", "no desired state"),
-        ("state.json", b"\xff", "no text"),
+        ("state.yaml", b"- 1", "is a table"),
+        ("state.json", b"\xff", "not UTF-8"),
+        ("list", b"\xff", "no text"),
+        ("x.state", b'{"roots": []}', "roots alone"),
         ("state.toml", b"unheard = 1", "unheard"),
         ("list", b"not a reference", "reference"),
         ("list", b"x" * (4 * 1024 * 1024 + 1), "more than"),
-        ("none", None, "can't be read"),
+        ("none", None, "cannot be read"),
     ],
 )
 def test_what_is_no_state_is_told(tmp_path: Path, name: str, raw: Any, told: str) -> None:
     file = tmp_path / name
     if raw is not None:
         file.write_bytes(raw)
-    with pytest.raises(InvalidInputError, match=told):
+    with pytest.raises((InvalidInputError, ConfigError), match=told):
         read_state_untrusted(file)
