@@ -3,7 +3,7 @@
 import os
 import random
 import socket
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +15,13 @@ import trio
 from meshsat.audit.event import NODE, SUCCESS, Audit, NoAudit
 from meshsat.audit.opening import open_log
 from meshsat.config import Config, MeshSection
-from meshsat.desired_tags import DesiredTags
 from meshsat.errors import DeniedError
 from meshsat.fetch import Fetcher
+from meshsat.following import Around, Following
 from meshsat.http.asgi import App, Receive, Scope, Send
 from meshsat.http.server import Bind, TcpBind, UnixBind, serve_app
 from meshsat.http.tls import Files, ServerTls, Source
+from meshsat.means import Means
 from meshsat.mesh import identity as identities
 from meshsat.mesh.certificates import CA_FILE, FleetCertificate
 from meshsat.mesh.discovery import Announcement, Discovery, MdnsDiscovery
@@ -38,20 +39,18 @@ from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import SITE, Reference
 from meshsat.overview import Overview
-from meshsat.planning import Planned, Planning, Self, read_state_untrusted
+from meshsat.planning import Planned, read_state_untrusted
 from meshsat.protocol import events
 from meshsat.protocol.gossip import ImageRecord
 from meshsat.protocol.machine import Machine, Settings
 from meshsat.protocol.recording import RecordedMachine
 from meshsat.protocol.wire import PROTOCOL as SWAP
 from meshsat.pull_through import PullThrough
-from meshsat.reconcile import Own, Reconciler
 from meshsat.records import RecordKeeper, from_store_untrusted
 from meshsat.registry.access import Access
 from meshsat.registry.app import OPERATOR, create_registry
-from meshsat.reload import Live, Reloaded, Reloader
+from meshsat.reload import Reloaded, Reloader
 from meshsat.repair import Repair
-from meshsat.satellite import SatelliteSource
 from meshsat.signature_policy import SignaturePolicy, read_key, rules_of
 from meshsat.signatures import Verifier
 from meshsat.site_content import SiteContent, Tagged
@@ -67,7 +66,6 @@ from meshsat.status import (
 )
 from meshsat.store.store import Store
 from meshsat.store.uploads import UploadLimits
-from meshsat.trust.keys import PeerId
 from meshsat.upkeep.task import Collected, Upkeep
 from meshsat.uplink.client import Uplink
 from meshsat.upstream_gate import UpstreamGate
@@ -169,8 +167,6 @@ class Node:
         if uplink is not None:
             uplink.on_gate = lambda told: self._driver.feed(events.UplinkGated(told.gate, str(told)))
         self._reloader = reloader
-        if reloader is not None:
-            reloader.live += live_settings(uplink, policy)
         self._keeper = RecordKeeper(store)
         self._driver.on_record = self._heard
         self.passes.attach(self._driver, self._planes, _chance())
@@ -202,44 +198,38 @@ class Node:
         self._site = SiteContent(
             store, self._mesh, self._fetcher, identity.key, now, pin=config.registry.pin_pushed
         )
-        self._tags = DesiredTags(config.data_dir, now)
-        self._reconciler = Reconciler(
-            store,
-            self._mesh,
-            self._fetcher,
-            policy,
-            self._tags,
-            Own(identity.key, site, identity.member.roles, now, _chance(), self._upkeep.leaves),
-        )
-        own = Self(
-            identity.key.peer_id,
-            self._machine.name,
-            site,
-            identity.member.roles,
-            config.data_dir,
-            now,
-        )
-        self._planning = Planning(
-            own, store, self._mesh, self._fetcher.pulling, policy, uplink, metrics.lan_in
-        )
-        self._planning.roles_of = self._roles_of
-        self._planning.budget = self._upkeep.leaves
-        self._upkeep.desired = self._reconciler.desired
-        self.desired_state = StateSources(config, identity, store, self._mesh, policy, now, _chance())
-        self.desired_state.follow, self.desired_state.audit = self._reconciler.follow, self.audit
-        self._overview = Overview(
-            config, identity, store, uplink, self._driver, self._planes, metrics, verifier
-        )
-        self._overview.state = self.desired_state.status
-        self._satellite = None
-        followed = config.fleet.harbor_satellite
-        if followed is not None:
-            self._satellite = SatelliteSource(
-                config, followed, store, self._mesh, policy, uplink, self.vault, self._reconciler.follow
+        means = Means(config, site, policy, self.signature_policy, self._upkeep, uplink)
+        if reloader is not None:
+            reloader.live += means.live()
+        self._following = Following(
+            Around(
+                config,
+                identity,
+                store,
+                self._mesh,
+                self._fetcher,
+                policy,
+                uplink,
+                self._upkeep,
+                means,
+                self.vault,
+                self.audit,
+                metrics,
+                now,
+                _chance,
+                self.passes.standing.clock.signed,
             )
-            self._overview.troubles.append(self._satellite.problem)
-        self._overview.disk = self._upkeep.status
-        self._overview.troubles += [
+        )
+        self._overview = self._make_overview(verifier)
+
+    def _make_overview(self, verifier: Verifier) -> Overview:
+        config, uplink, reloader = self._config, self._uplink, self._reloader
+        overview = Overview(
+            config, self._identity, self._store, uplink, self._driver, self._planes, self.metrics, verifier
+        )
+        overview.state = self._following.states.status
+        overview.disk = self._upkeep.status
+        overview.troubles += [
             self._upkeep.trouble,
             lambda: self._tls.problem if self._tls is not None else None,
             lambda: self._access.problem,
@@ -249,19 +239,16 @@ class Node:
             lambda: reloader.problem() if reloader is not None else None,
             *self.passes.troubles(),
         ]
-        self._overview.more_troubles = lambda: self.desired_state.problems() + self._reconciler.problems()
-        self._overview.member = self.passes.status
+        overview.more_troubles = self._following.problems
+        overview.member = self.passes.status
+        return overview
 
     def _dropped(self, blob: Digest) -> None:
         self._driver.dropped(blob)
-        self._reconciler.dropped(blob)
+        self._following.reconciler.dropped(blob)
 
     def _heard(self, record: ImageRecord) -> None:
         (self._site.heard if record.registry == SITE else self._keeper.keep)(record)
-
-    def _roles_of(self, peer: PeerId) -> Collection[str]:
-        link = self._driver.links.get(peer)
-        return link.stream.member.roles if link is not None else ()
 
     def _make_tls(self) -> ServerTls | None:
         """The registry's. Raises `ConfigError`."""
@@ -347,12 +334,8 @@ class Node:
             parts.start_soon(self._keeper.run)
             parts.start_soon(self._fetcher.run)
             parts.start_soon(self._site.run)
-            parts.start_soon(self._reconciler.run)
-            parts.start_soon(self._planning.run)
-            parts.start_soon(self.desired_state.run)
+            parts.start_soon(self._following.run)
             parts.start_soon(self._store.uploads.run)
-            if self._satellite is not None:
-                parts.start_soon(self._satellite.run)
             parts.start_soon(self._repair.run)
             parts.start_soon(self._upkeep.run)
             async with trio.open_nursery() as servers:
@@ -417,23 +400,27 @@ class Node:
     def peers(self) -> list[PeerStatus]:
         return self._overview.peers()
 
+    @property
+    def desired_state(self) -> StateSources:
+        return self._following.states
+
     def desired(self) -> DesiredStatus:
-        return self._reconciler.overview()
+        return self._following.reconciler.overview()
 
     def images(self) -> list[ImageStatus]:
         return self._overview.images()
 
     def satellite(self) -> SatelliteStatus | None:
-        return self._satellite.source.status() if self._satellite is not None else None
+        return self._following.satellite()
 
     def shadow(self, nodes: int | None) -> ShadowReport | None:
-        return self._satellite.source.shadow(nodes) if self._satellite is not None else None
+        return self._following.shadow(nodes)
 
     def wan(self) -> WanStatus:
         return self._overview.wan()
 
     def plan(self, raw: bytes) -> AsyncGenerator[Planned, None]:
-        return self._planning.plan(read_state_untrusted(raw))
+        return self._following.planning.plan(read_state_untrusted(raw))
 
     async def reload(self) -> Reloaded:
         if self._reloader is None:
@@ -456,20 +443,6 @@ class Node:
     async def invite(self, *, uses: int, valid_seconds: float) -> str:
         await trio.lowlevel.checkpoint()
         return self.passes.invite(self._planes[1].addresses, uses, valid_seconds)
-
-
-def live_settings(uplink: Uplink | None, policy: PullThrough) -> list[Live]:
-    """What can change while the node runs (reload.py)."""
-
-    def prepare_rules(config: Config) -> Callable[[], None]:
-        return policy.prepare(config.registry.pull_through, config.registry.tag_ttl)
-
-    rules = tuple(f"registry.pull_through.{name}" for name in ("rules", "allow", "stale"))
-    live = [Live((*rules, "registry.tag_ttl"), prepare_rules)]
-    if uplink is not None:
-        limits = ("uplink.rate", "uplink.quota", "uplink.windows", "uplink.urgent")
-        live.append(Live(limits, lambda config: partial(uplink.set_section, config.uplink)))
-    return live
 
 
 def create_own(api: App, registry: App) -> App:

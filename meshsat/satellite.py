@@ -21,12 +21,13 @@ from meshsat.bundle.compression import expanded_untrusted, is_compressed
 from meshsat.bundle.compression import skip as skip_bytes
 from meshsat.bundle.place import Stream, read_whole
 from meshsat.bundle.tar import members_untrusted
-from meshsat.config import Config, HarborSatelliteSection
+from meshsat.config import Config
 from meshsat.errors import ConfigError, InvalidInputError, UnavailableError
 from meshsat.fleet.document import DesiredState, encode_state
 from meshsat.fleet.harbor_satellite.ports import CredentialSink, Reply, Surroundings, Vitals
 from meshsat.fleet.harbor_satellite.shapes import ANSWER_LIMIT, JSON_LIMIT, Place
 from meshsat.fleet.harbor_satellite.source import HarborSatellite
+from meshsat.fleet_sections import HarborSatelliteSection
 from meshsat.manifests import Manifests, sources_of
 from meshsat.mesh.service import Mesh
 from meshsat.oci.descriptor import Descriptor

@@ -13,7 +13,6 @@ from meshsat.cli.main import app
 from meshsat.config import (
     AccessRule,
     Config,
-    HarborSatelliteSection,
     PullThroughRule,
     RegistryAuth,
     RegistryTls,
@@ -21,6 +20,7 @@ from meshsat.config import (
     UpstreamRegistry,
     WindowSection,
 )
+from meshsat.fleet_sections import HarborSatelliteSection
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 _group: Any = typer.main.get_command(app)

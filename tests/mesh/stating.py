@@ -9,9 +9,10 @@ from typing import Any
 
 import trio
 
-from meshsat.config import Config, FleetSection
+from meshsat.config import Config
 from meshsat.fleet.artifact import artifact_of
 from meshsat.fleet.state_file import StateFile
+from meshsat.fleet_sections import FleetSection
 from meshsat.oci.digest import Digest
 from meshsat.pull_through import PullThrough
 from meshsat.state_sources import StateSources

@@ -12,15 +12,14 @@ import pytest
 import trio
 
 from meshsat.cli.faults import culprit
-from meshsat.config import Config, PullThroughSection, RegistrySection, UplinkSection
+from meshsat.config import Config, RegistrySection, UplinkSection
 from meshsat.errors import ConfigError, DeniedError, MeshsatError, StoreLockedError
 from meshsat.mesh.identity import Identity
 from meshsat.metrics import Metrics
-from meshsat.node import Listening, Node, live_settings, run_node
+from meshsat.node import Listening, Node, run_node
 from meshsat.oci.digest import Digest
-from meshsat.pull_through import PullThrough
 from meshsat.registry import passwords
-from meshsat.reload import Reloaded, Reloader, flat
+from meshsat.reload import Reloaded, Reloader
 from meshsat.status import ImageStatus
 from meshsat.store.store import Store
 from meshsat.trust.tokens import parse_untrusted
@@ -284,14 +283,6 @@ async def test_a_node_that_was_given_its_configuration_once_does_not_reload(tmp_
         with pytest.raises(DeniedError, match="can't be read again"):
             await node.reload()
         assert not node.wan().enabled
-
-
-def test_every_setting_that_changes_live_is_one() -> None:
-    names = dict(flat(Config()))
-    uplink = Uplink(UplinkSection(), Metrics(), environ={})
-    for live in live_settings(uplink, PullThrough(PullThroughSection(), 1.0)):
-        for key in live.keys:
-            assert any(live.covers(name) and name.startswith(key) for name in names), key
 
 
 async def test_a_database_that_breaks_in_use_ends_the_node_and_the_next_one_goes_on(tmp_path: Path) -> None:

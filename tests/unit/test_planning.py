@@ -53,7 +53,7 @@ async def test_manifests_alone_come_over_the_wan_and_what_is_there_costs_nothing
             assert not upstream.asked("/blobs/")
             assert plan.nodes[0].room is not None
 
-            node._planning.budget = lambda: 1000
+            node._following.planning.budget = lambda: 1000
             plan, _ = await planned(node, state(reference))
             assert plan.refusals[0].startswith("does not fit on node: needs 5")
 

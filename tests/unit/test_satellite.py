@@ -11,9 +11,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from meshsat.config import HarborSatelliteSection, PullThroughRule, PullThroughSection, UplinkSection
+from meshsat.config import PullThroughRule, PullThroughSection, UplinkSection
 from meshsat.errors import ConfigError, InvalidInputError, NotFoundError, UnavailableError
 from meshsat.fleet.harbor_satellite.shapes import JSON_LIMIT, Place
+from meshsat.fleet_sections import HarborSatelliteSection
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import parse_manifest_untrusted

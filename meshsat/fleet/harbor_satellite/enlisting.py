@@ -18,7 +18,6 @@ from pathlib import Path
 import structlog
 import trio
 
-from meshsat.config import HarborSatelliteSection
 from meshsat.errors import (
     ConfigError,
     DeniedError,
@@ -32,6 +31,7 @@ from meshsat.fleet.harbor_satellite.ground_control import GroundControl, Report
 from meshsat.fleet.harbor_satellite.keeping import Enlisted
 from meshsat.fleet.harbor_satellite.ports import Login, Surroundings
 from meshsat.fleet.harbor_satellite.shapes import REFRESH, Registration, parse_token_untrusted
+from meshsat.fleet_sections import HarborSatelliteSection
 from meshsat.store.disk import Threads
 
 log = structlog.get_logger(__name__)

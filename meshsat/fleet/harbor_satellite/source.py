@@ -11,7 +11,6 @@ from pathlib import Path
 import structlog
 import trio
 
-from meshsat.config import HarborSatelliteSection
 from meshsat.errors import ConfigError, InvalidInputError
 from meshsat.fleet.document import DesiredState
 from meshsat.fleet.harbor_satellite.enlisting import Doubt, Enlisting
@@ -23,6 +22,7 @@ from meshsat.fleet.harbor_satellite.shapes import (
     parse_registry_address_untrusted,
 )
 from meshsat.fleet.harbor_satellite.weighing import Weighing
+from meshsat.fleet_sections import HarborSatelliteSection
 from meshsat.status import SatelliteGroup, SatelliteStatus, ShadowReport
 from meshsat.store.disk import Threads
 

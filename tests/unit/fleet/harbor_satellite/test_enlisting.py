@@ -10,7 +10,6 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from meshsat.config import HarborSatelliteSection
 from meshsat.errors import ConfigError, DeniedError, StorageError, UnavailableError
 from meshsat.fleet.harbor_satellite.enlisting import (
     LONGEST_PAUSE,
@@ -23,6 +22,7 @@ from meshsat.fleet.harbor_satellite.enlisting import (
 from meshsat.fleet.harbor_satellite.following import Following
 from meshsat.fleet.harbor_satellite.keeping import load
 from meshsat.fleet.harbor_satellite.ports import Reply
+from meshsat.fleet_sections import HarborSatelliteSection
 from tests.unit.fleet.harbor_satellite.fakes import (
     HARBOR,
     INLINE,

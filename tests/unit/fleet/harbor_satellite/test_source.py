@@ -8,10 +8,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from meshsat.config import HarborSatelliteSection
 from meshsat.errors import ConfigError, DeniedError, UnavailableError
 from meshsat.fleet.harbor_satellite.ports import Reply
 from meshsat.fleet.harbor_satellite.source import HarborSatellite
+from meshsat.fleet_sections import HarborSatelliteSection
 from tests.images import build_image
 from tests.unit.fleet.harbor_satellite.fakes import (
     CONFIG,
