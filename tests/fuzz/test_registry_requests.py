@@ -52,11 +52,11 @@ SLOWEST = 10.0
 """Seconds for an answer, on a machine that is busy with other tests."""
 LONG_RUN = 20_000
 IN_DATA_DIR = re.compile(
-    r"(identity|store)(/.*)?|api\.sock|[\w.-]+\.(sqlite|db)(-\w+)?|lock|[\w-]+\.(json|toml|cbor)"
+    r"(identity|store|audit)(/.*)?|api\.sock|[\w.-]+\.(sqlite|db)(-\w+)?|lock|[\w-]+\.(json|toml|cbor)"
 )
 IN_STORE = re.compile(
     r"oci-layout|index\.json|lock|state\.sqlite[\w.-]*|blobs(/sha256(/[0-9a-f]{64})?|/sha512(/[0-9a-f]{128})?)?"
-    r"|partial(/sha(256|512)-[0-9a-f]+)?|incoming(/[\w.-]+)?|uploads(/[0-9a-f]{32})?"
+    r"|(partial|quarantine)(/sha(256|512)-[0-9a-f]+)?|incoming(/[\w.-]+)?|uploads(/[0-9a-f]{32})?"
 )
 IMAGE = build_image([random_bytes(2000, seed=1)])
 
