@@ -52,7 +52,6 @@ class Sweep:
         partial_age: float,
         unix: Callable[[], float],
     ) -> None:
-        self.evicted = EVICTED
         self.partial_age = partial_age
         self._store = store
         self._stocktaking = stocktaking

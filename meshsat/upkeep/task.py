@@ -24,7 +24,7 @@ from meshsat.upkeep.budget import Budget
 from meshsat.upkeep.manifests import RefusedError
 from meshsat.upkeep.scrub import Scrub
 from meshsat.upkeep.stock import Stocktaking
-from meshsat.upkeep.sweep import Sweep, Swept
+from meshsat.upkeep.sweep import EVICTED, Sweep, Swept
 
 log = structlog.get_logger(__name__)
 
@@ -284,8 +284,8 @@ class Upkeep:
             self._retiring &= {name for unit in stock.units for name in unit.names}
 
     def _count(self, swept: Swept) -> None:
-        evicted = sum(size for size, why in swept.blobs.values() if why == self._sweep.evicted)
-        collected = [size for size, why in swept.blobs.values() if why != self._sweep.evicted]
+        evicted = sum(size for size, why in swept.blobs.values() if why == EVICTED)
+        collected = [size for size, why in swept.blobs.values() if why != EVICTED]
         self._metrics.disk_freed.labels("evicted").inc(evicted)
         self._metrics.disk_freed.labels("collected").inc(sum(collected))
         self._metrics.disk_freed.labels("partial").inc(swept.partials)
