@@ -32,6 +32,8 @@ class DesiredTags:
         self._path = None if directory is None else directory / DIRECTORY / FILE
         self._of = self._read().of
         self.unsaved = False
+        self.ended: list[Key] = []
+        """Whose last meaning is not kept any more; whoever frees what that leaves takes them out."""
         self.problem: str | None = None
         """Why they are not kept, if they are not."""
 
@@ -78,6 +80,7 @@ class DesiredTags:
                 dropped.append(key)
             elif version - known.dropped_at >= known.keep:
                 del self._of[key]
+                self.ended.append(key)
                 self.unsaved = True
         return dropped
 

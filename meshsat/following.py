@@ -72,7 +72,15 @@ class Following:
             around.fetcher,
             policy,
             self._tags,
-            Own(key, member.site, member.roles, around.unix, around.chance(), upkeep.leaves),
+            Own(
+                key,
+                member.site,
+                member.roles,
+                around.unix,
+                around.chance(),
+                upkeep.leaves,
+                retire=upkeep.retire,
+            ),
         )
         self.reconciler.on_flip = self._flipped
         upkeep.desired = self.reconciler.desired

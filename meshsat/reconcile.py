@@ -9,7 +9,7 @@ fetched again; a tag's meaning is kept over restarts before anybody is told of i
 """
 
 import random
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -74,6 +74,10 @@ class _Fetch:
     scope: trio.CancelScope
 
 
+async def _keep(_names: Collection[str]) -> None:
+    await trio.lowlevel.checkpoint()
+
+
 @dataclass(frozen=True, slots=True)
 class Own:
     """What is this node's own."""
@@ -87,6 +91,8 @@ class Own:
     room: Callable[[], int | None] = lambda: None
     """Bytes that the disk budget leaves; None: there is no budget."""
     patience: float = PATIENCE
+    retire: Callable[[Collection[str]], Awaitable[object]] = _keep
+    """Takes names of images that nothing speaks for any more, `REGISTRY/REPOSITORY:TAG`."""
 
 
 class Reconciler:
@@ -235,6 +241,9 @@ class Reconciler:
         await self._tags.save()
         while self._hidden:
             await self._hide(self._hidden.pop())
+        if self._tags.ended:
+            ended, self._tags.ended = self._tags.ended, []
+            await self._own.retire([f"{registry}/{repository}:{tag}" for registry, repository, tag in ended])
         self._tell(flipped=bool(decision.flip))
         return any(
             not one.whole or self._tags.meaning(*one.key) != one.target

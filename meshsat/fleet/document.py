@@ -29,6 +29,7 @@ from meshsat.errors import InvalidInputError
 from meshsat.oci.pattern import Glob, Pattern
 from meshsat.oci.reference import SITE, Reference
 from meshsat.schedule import parse_window_untrusted, parse_zone_untrusted
+from meshsat.trust.cosign import VerificationKey
 
 DOCUMENT_LIMIT = 4 * 1024 * 1024
 """Bytes of one desired state."""
@@ -198,6 +199,16 @@ class SignatureRule(Words):
     """Public keys in PEM."""
     threshold: Annotated[int, Field(ge=1, le=32)] = 1
     """How many of them must have signed."""
+
+    @field_validator("keys")
+    @classmethod
+    def _are_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        for number, text in enumerate(keys, 1):
+            try:
+                VerificationKey.parse_untrusted(text.encode(), str(number))
+            except InvalidInputError as fault:
+                raise ValueError(str(fault)) from None
+        return keys
 
     @field_validator("pattern")
     @classmethod
