@@ -6,7 +6,7 @@ from pathlib import Path
 
 import trio
 
-from meshsat.errors import UnavailableError
+from meshsat.errors import StorageFullError, UnavailableError
 from meshsat.fleet.document import encode_state, state_of
 from meshsat.fleet.state_file import StateFile
 from meshsat.fleet.states import Accepted, Settings, States
@@ -23,6 +23,7 @@ class Bodies:
         self.there: dict[Digest, bytes] = {}
         self.asked = 0
         self.kept: Digest | None = None
+        self.full = False
 
     async def fetch(self, digest: Digest, size: int) -> bytes:
         await trio.lowlevel.checkpoint()
@@ -33,6 +34,8 @@ class Bodies:
 
     async def keep(self, digest: Digest, body: bytes) -> None:
         await trio.lowlevel.checkpoint()
+        if self.full:
+            raise StorageFullError("no room left in the store")
         self.kept = digest
 
 

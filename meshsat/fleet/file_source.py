@@ -1,5 +1,8 @@
 """A file on this machine as a source of the desired state: looked at again whenever it changes."""
 
+import errno
+import os
+import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -57,9 +60,12 @@ class FileSource:
 
     def _read(self) -> bytes | None:
         """None: it is as it was."""
-        with self._path.open("rb") as file:
-            stat = self._path.stat()
-            mark = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        number = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would never open
+        with os.fdopen(number, "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file")
+            mark = (found.st_mtime_ns, found.st_size, found.st_ino)
             if mark == self._seen:
                 return None
             raw = file.read(FILE_LIMIT + 1)

@@ -140,6 +140,9 @@ class States:
         self._unreadable: Head | None = None
         self._unsaved: tuple[Digest, bytes] | None = None
         """A body that is not on the disk yet."""
+        self._unshared: tuple[Digest, bytes] | None = None
+        """One that peers do not get from here yet."""
+        self._share_problem: str | None = None
         self._written: tuple[list[bytes], int | None] | None = None
         """What is, in both copies."""
         self._load(lambda: TrustedState(settings.fleet, settings.anchor, settings.grace, check))
@@ -158,7 +161,7 @@ class States:
         for _, _, other in copies[1:]:
             self._trusted.restore_untrusted(other.envelopes)  # whatever only it still has
         envelopes = [entry.sealed for entry in self._trusted.log]
-        if [list(one.envelopes) for _, _, one in copies] == [envelopes, envelopes]:
+        if [(list(one.envelopes), one.in_force) for _, _, one in copies] == [(envelopes, kept.in_force)] * 2:
             self._written = envelopes, kept.in_force
         head = _head_untrusted(kept.envelopes, kept.in_force)
         body = self._keeping.body(head.digest) if head in self._trusted.heads and head is not None else None
@@ -169,7 +172,7 @@ class States:
         except InvalidInputError as older:
             log.warning("the desired state that was in force can't be read any more", problem=str(older))
         else:
-            self._head = head
+            self._head = self._trusted.spared = head
 
     # --- in ---
 
@@ -225,7 +228,7 @@ class States:
             except StateError as fault:
                 self.refusals.refuse(raw, source, fault)
                 raise
-            if file.body is not None and isinstance(entry.document, Head):
+            if file.body is not None and entry.document == self._trusted.head != self._head:
                 self._given = entry.document.digest, file.body
                 self._changed.set()
             self._took(taken, entry, source)
@@ -279,15 +282,17 @@ class States:
             self.on_accepted(self.in_force)
             body = await self._threads.run(self._keeping.body, self._head.digest)
             if body is not None:
-                await self._share(self._head, body)
+                self._unshared = self._head.digest, body
         while True:
             self._changed = trio.Event()
             await self._write_down()
+            await self._share()
             async with trio.open_nursery() as nursery:
                 head = self._trusted.head
                 if head not in (None, self._head, self._unreadable):
                     nursery.start_soon(self._bring, head)
-                with trio.move_on_after(SAVE_AGAIN if self._disk_problem else float("inf")):
+                again = self._disk_problem is not None or self._unshared is not None
+                with trio.move_on_after(SAVE_AGAIN if again else float("inf")):
                     await self._changed.wait()
                 nursery.cancel_scope.cancel()
 
@@ -324,24 +329,33 @@ class States:
         return body
 
     async def _put_in_force(self, head: Head, state: DesiredState, body: bytes) -> None:
-        self._head, self._unsaved = head, (head.digest, body)
+        self._head = self._trusted.spared = head
+        self._unsaved = self._unshared = head.digest, body
         await self._write_down()
-        await self._share(head, body)
+        await self._share()
         self._given, self._pending_problem = None, None
         self.in_force = _accepted(head, state)
         log.info("a desired state is in force", revision=head.version, digest=str(head.digest))
         self.on_accepted(self.in_force)
         self._tell_moved()
+        if self._disk_problem is not None or self._unshared is not None:
+            self._changed.set()  # what is left undone is tried again
 
     def _tell_moved(self) -> None:
         self._moved.set()
         self._moved = trio.Event()
 
-    async def _share(self, head: Head, body: bytes) -> None:
+    async def _share(self) -> None:
+        if self._unshared is None:
+            return
         try:
-            await self._bodies.keep(head.digest, body)
+            await self._bodies.keep(*self._unshared)
         except MeshsatError as fault:
-            log.warning("peers do not get the desired state from here", problem=str(fault))
+            if self._share_problem != str(fault):
+                log.warning("peers do not get the desired state from here", problem=str(fault))
+            self._share_problem = str(fault)
+        else:
+            self._unshared = self._share_problem = None
 
     async def _write_down(self) -> None:
         """What is on the disk already is not written again."""

@@ -61,6 +61,8 @@ class TrustedState:
         self._grace = grace
         self._check = check
         self._log: list[Entry] = []
+        self.spared: Head | None = None
+        """A head that is not forgotten, however many come after it: the one in force."""
 
     # --- what is believed ---
 
@@ -182,8 +184,9 @@ class TrustedState:
                     f"{named} has expired on {moment_text(expires)}, and is not taken any more",
                 )
         self._log.append(entry)
-        while len(self.heads) > HEADS_KEPT:
-            self._log.remove(next(one for one in self._log if isinstance(one.document, Head)))
+        heads = [one for one in self._log if isinstance(one.document, Head)]
+        if len(heads) > HEADS_KEPT:
+            self._log.remove(next(one for one in heads if one.document != self.spared))
         return Taken.NEWS, entry
 
     def _verified(self, document: Document, signed: Signed, roles: list[Role], what: str) -> Entry:

@@ -4,10 +4,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 import pytest
 
+from meshsat.config import UplinkSection, UpstreamRegistry
+from meshsat.errors import DeniedError
+from meshsat.fleet.artifact import STATE_ARTIFACT, artifact_of
+from meshsat.metrics import Metrics
+from meshsat.oci.reference import Reference
+from meshsat.uplink.client import Uplink
+from meshsat.uplink.pushing import push
+from tests.authors import Signers
+from tests.certificates import PrivateCA
 from tests.clients.test_two_nodes import REPOSITORY, Upstream, write_uplink
+from tests.clients.test_uplink_registry import docker_registry
 from tests.processes import Node, Place, until
+from tests.states import state_file
 
 pytestmark = [pytest.mark.clients, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -82,3 +94,34 @@ def test_from_nothing_over_gossip_a_registry_and_a_stick(place: Place) -> None:
     assert follows(up, 2)
     assert "revision 3 holds" in dark.run("import", str(bundle)).stdout
     until("it is at the other node", lambda: follows(up, 3))
+
+
+async def test_pushed_to_a_registry_with_tls_and_users(tmp_path: Path) -> None:
+    ca = PrivateCA(tmp_path)
+    cert, key = ca.issue("127.0.0.1")
+    (tmp_path / "htpasswd").write_bytes(b"bob:" + bcrypt.hashpw(b"hunter2", bcrypt.gensalt(4)) + b"\n")
+    tls = f"  tls:\n    certificate: {cert}\n    key: {key}\n"
+    auth = f"auth:\n  htpasswd:\n    realm: test\n    path: {tmp_path}/htpasswd\n"
+    secret = tmp_path / "password"
+    secret.write_text("hunter2\n")
+    secret.chmod(0o600)
+    artifact = artifact_of(state_file(Signers(), 3))
+    with docker_registry(tmp_path, tls, auth) as (address, _):
+        stranger = UpstreamRegistry(host=address, ca_file=ca.ca_file)
+        known = UpstreamRegistry(host=address, ca_file=ca.ca_file, username="bob", password_file=secret)
+        reference = Reference.parse_untrusted(f"{address}/fleet/state:latest")
+        with pytest.raises(DeniedError):
+            await push(
+                UplinkSection(registries=(stranger,)),
+                reference,
+                artifact.manifest,
+                artifact.blobs,
+                environ={},
+            )
+        section = UplinkSection(registries=(known,))
+        for _ in range(2):
+            await push(section, reference, artifact.manifest, artifact.blobs, environ={})
+        async with Uplink(section, Metrics(), environ={}) as uplink:
+            found = await uplink.manifest(address, "fleet/state", "latest")
+    assert found.raw == artifact.manifest.raw
+    assert found.artifact_type == STATE_ARTIFACT

@@ -1,5 +1,6 @@
 """A file as a source: what is in it is offered once it changed, and what is wrong with it is told."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,10 @@ async def test_a_directory_in_its_place_is_told(tmp_path: Path) -> None:
     await found.look()
     assert found.problem is not None
     assert "directory" in found.problem
+
+
+async def test_a_pipe_in_its_place_is_told_and_holds_up_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    found, _ = source(tmp_path / "pipe")
+    await found.look()
+    assert "no regular file" in str(found.problem)

@@ -314,6 +314,18 @@ async def test_the_highest_version_seen_survives_a_restart_though_its_body_never
     assert again.states.next_version == 10
 
 
+async def test_announcements_without_bodies_do_not_take_what_is_in_force(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    await _in_force(tmp_path, 5)
+    holder = Holder(tmp_path / "fleet")
+    nursery.start_soon(holder.states.run)
+    for version in range(6, 40):
+        holder.states.judge(S.head(version), PEER)
+        await settle()
+    assert Holder(tmp_path / "fleet").in_force == 5
+
+
 @pytest.mark.parametrize("damage", [b"", b"{", b"\0" * 100])
 @pytest.mark.parametrize("name", ["trusted.json", "trusted.copy.json"])
 async def test_one_copy_may_be_damaged(tmp_path: Path, name: str, damage: bytes) -> None:
@@ -381,6 +393,49 @@ async def test_a_full_disk_is_told_and_keeps_nothing_from_being_in_force(
     await trio.sleep(module.SAVE_AGAIN + 1)
     assert holder.states.problems() == []
     assert Holder(tmp_path / "fleet").in_force == 5
+
+
+async def test_a_full_store_is_asked_again_to_give_it_to_peers(
+    tmp_path: Path, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    holder = Holder(tmp_path / "fleet")
+    holder.bodies.full = True
+    nursery.start_soon(holder.states.run)
+    await holder.states.offer(state_file(S, 5), "a test")
+    await trio.sleep(1)
+    assert holder.in_force == 5
+    assert holder.bodies.kept is None
+    holder.bodies.full = False
+    await trio.sleep(module.SAVE_AGAIN + 1)
+    assert holder.bodies.kept == holder.accepted[0].digest
+
+
+async def test_after_a_restart_peers_get_it_from_here_again(tmp_path: Path, nursery: trio.Nursery) -> None:
+    await _in_force(tmp_path, 5)
+    again = Holder(tmp_path / "fleet")
+    nursery.start_soon(again.states.run)
+    await settle()
+    assert again.bodies.kept == again.accepted[0].digest
+
+
+async def test_whoever_publishes_waits_until_it_is_in_force_and_no_longer(
+    tmp_path: Path, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    holder = Holder(tmp_path / "fleet")
+    nursery.start_soon(holder.states.run)
+    began = trio.current_time()
+    await holder.states.settled(5)  # nothing was accepted
+    await holder.states.offer(state_file(S, 5), "a test")
+    await holder.states.settled(5)
+    assert holder.in_force == 5
+    raw = b'{"word of the future": 1}'
+    holder.bodies.there[Digest.of(raw)] = raw
+    holder.states.judge(S.head(6, body=raw), PEER)
+    await holder.states.settled(5)
+    assert trio.current_time() == began
+    await holder.states.offer(StateFile((), S.head(7)), "a test")
+    await holder.states.settled(5)
+    assert trio.current_time() == began + 5
 
 
 async def _in_force(tmp_path: Path, version: int) -> None:

@@ -321,6 +321,18 @@ def test_what_was_accepted_is_restored_whatever_happened_between() -> None:
     assert again.floor == trusted.floor == 5 + 2 * HEADS_KEPT
 
 
+def test_the_head_in_force_is_not_forgotten_for_ever_so_many_that_came_to_nothing() -> None:
+    trusted = trusting(S.head(1))
+    trusted.spared = S.head_of(1)
+    for version in range(2, 4 * HEADS_KEPT):
+        trusted.update_untrusted(S.head(version), NOW)
+    assert len(trusted.heads) == HEADS_KEPT
+    assert trusted.heads[0] == S.head_of(1)
+    again = S.trusted()
+    assert again.restore_untrusted(entry.sealed for entry in trusted.log) == []
+    assert again.log == trusted.log
+
+
 def test_a_head_in_force_whose_keys_were_revoked_since_is_restored() -> None:
     trusted = trusting(S.head(5, by=("s1", "s2")))
     trusted.update_root_untrusted(second_root(state=role("s3", "s4", threshold=2)))
