@@ -30,8 +30,8 @@ def until(what: str, look: Callable[[], bool], seconds: float = WAIT, every: flo
 def publish(site: Site, version: int, *images: dict[str, Any], node: Node | None = None) -> None:
     """As an operator would, on the machine where the fleet was made."""
     first = node or site.nodes[0]
-    authored = site.directory / f"state-{version}.json"
-    authored.write_text(json.dumps({"version": version, "expires": "90d", "images": list(images)}))
+    authored = site.directory / f"state-{version}.yaml"  # JSON is YAML
+    authored.write_text(json.dumps({"expires": "90d", "images": list(images)}))
     command = (
         sys.executable,
         "-m",
