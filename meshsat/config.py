@@ -230,6 +230,19 @@ class SignatureRule(Section):
     """How many different ones of the keys must have signed."""
     identity: Literal["any", "match"] = "any"
     """`match`: the name in the signature must be that of the repository that the image is in."""
+    certificate_identity: str | None = None
+    """Who signs without a key of their own: the subject of sigstore's certificate, an address or a URI."""
+    certificate_issuer: str | None = None
+    """The OIDC issuer that they log in at."""
+    trusted_root: Path | None = None
+    """sigstore's `trusted_root.json`: whose certificates and logs are believed."""
+
+    @model_validator(mode="after")
+    def _keyless_is_whole(self) -> Self:
+        told = [self.certificate_identity, self.certificate_issuer, self.trusted_root]
+        if any(told) and not all(told):
+            raise ValueError("certificate_identity, certificate_issuer and trusted_root go together")
+        return self
 
 
 class PullThroughSection(Section):

@@ -17,6 +17,7 @@ from typing import Literal, Self
 
 from meshsat.config import SignatureRule
 from meshsat.errors import ConfigError, InvalidInputError
+from meshsat.keyless import CertificateSigner
 from meshsat.oci.manifest import Manifest
 from meshsat.oci.media_types import OCI_ARTIFACT_MANIFEST
 from meshsat.oci.pattern import Pattern
@@ -55,8 +56,10 @@ class Rule:
     pattern: Pattern
     action: Action
     keys: tuple[VerificationKey, ...] = ()
+    certificate: CertificateSigner | None = None
+    """Counts like one of the keys."""
     threshold: int = 1
-    """Different keys of these that must have signed."""
+    """Different ones of these that must have signed."""
     match_identity: bool = False
     """Whether the name that the signer gave the image must be that of the repository it is in."""
 
@@ -70,27 +73,30 @@ class Rule:
         keys: Sequence[tuple[str, bytes]] = (),
         threshold: int = 1,
         match_identity: bool = False,
+        certificate: CertificateSigner | None = None,
     ) -> Self:
         """`keys`: names, and PEM. Raises `InvalidInputError`: what is wrong with it."""
         try:
-            found = _keys_untrusted(action, keys, threshold)
-            return cls(origin, Pattern.parse_untrusted(pattern), action, found, threshold, match_identity)
+            found = _keys_untrusted(action, keys, threshold, 0 if certificate is None else 1)
+            of = Pattern.parse_untrusted(pattern)
+            return cls(origin, of, action, found, certificate, threshold, match_identity)
         except InvalidInputError as fault:
             raise InvalidInputError(f"{origin}: {fault}") from None
 
 
 def _keys_untrusted(
-    action: str, keys: Sequence[tuple[str, bytes]], threshold: int
+    action: str, keys: Sequence[tuple[str, bytes]], threshold: int, others: int
 ) -> tuple[VerificationKey, ...]:
     if action not in _STRICTNESS:
         raise InvalidInputError(f"action {action!r}: block, warn or accept")
     if len(keys) > KEYS_LIMIT:
         raise InvalidInputError(f"more than {KEYS_LIMIT} keys")
     found = dict.fromkeys(VerificationKey.parse_untrusted(pem, name) for name, pem in keys)
-    if action == "accept" and found:
+    there = len(found) + others
+    if action == "accept" and there:
         raise InvalidInputError("it accepts without a look: leave the keys out, or say block or warn")
-    if action != "accept" and not 1 <= threshold <= len(found):
-        raise InvalidInputError(f"{threshold} different keys must have signed, and {len(found)} are given")
+    if action != "accept" and not 1 <= threshold <= there:
+        raise InvalidInputError(f"{threshold} different keys must have signed, and {there} are given")
     return tuple(found)
 
 
@@ -109,13 +115,22 @@ def rules_of(section: Iterable[SignatureRule], read: Callable[[Path], bytes]) ->
                     keys=keys,
                     threshold=rule.threshold,
                     match_identity=rule.identity == "match",
+                    certificate=_certificate_of(rule),
                 )
             )
         except InvalidInputError as fault:
             raise ConfigError(str(fault)) from None
+        except ConfigError as fault:
+            raise ConfigError(f"{origin}: {fault}") from None
         except OSError as fault:
             raise ConfigError(f"{origin}: {fault.filename} can't be read: {fault.strerror}") from None
     return tuple(rules)
+
+
+def _certificate_of(rule: SignatureRule) -> CertificateSigner | None:
+    if rule.certificate_identity is None or rule.certificate_issuer is None or rule.trusted_root is None:
+        return None
+    return CertificateSigner.load(rule.certificate_identity, rule.certificate_issuer, rule.trusted_root)
 
 
 def read_key(path: Path) -> bytes:

@@ -25,7 +25,7 @@ from meshsat.oci.reference import DEFAULT_TAG, Reference
 from meshsat.oci.referrers import is_about_digest
 from meshsat.signature_policy import Rule, SignaturePolicy, needs_no_signature
 from meshsat.store.store import Store
-from meshsat.trust.cosign import VerificationKey, check_bundle_untrusted, check_simple_signing_untrusted
+from meshsat.trust.cosign import check_bundle_untrusted, check_simple_signing_untrusted
 
 log = structlog.get_logger(__name__)
 
@@ -263,7 +263,7 @@ class Verifier:
             for subject in (digest, *indexes):
                 signers, why_not = await self._signers(place, subject, rule, source)
                 if len(signers) >= rule.threshold:
-                    names = tuple(sorted(key.name for key in signers))
+                    names = tuple(sorted(signers.values()))
                     of = "" if subject == digest else f"as part of {subject}, "
                     return Verdict("verified", f"{of}signed by {', '.join(names)} ({rule.origin})", names)
                 told.append(why_not)
@@ -273,9 +273,9 @@ class Verifier:
 
     async def _signers(
         self, place: Place, subject: Digest, rule: Rule, source: Source
-    ) -> tuple[set[VerificationKey], str]:
+    ) -> tuple[dict[str, str], str]:
         """Which keys of the rule signed that very digest, and why not more did."""
-        signers: set[VerificationKey] = set()
+        signers: dict[str, str] = {}
         faults: list[str] = []
         try:
             async with aclosing(signatures_of(source, *place, subject)) as found:
@@ -389,21 +389,33 @@ class Judge:
             raise question.denied
 
 
-def signers_untrusted(
-    signed: Signed, place: Place, subject: Digest, rule: Rule
-) -> frozenset[VerificationKey]:
-    """Raises `InvalidInputError`: why it counts for nothing."""
+def signers_untrusted(signed: Signed, place: Place, subject: Digest, rule: Rule) -> dict[str, str]:
+    """Who signed, by fingerprint, and what they are called. Raises `InvalidInputError`: why it counts for
+    nothing."""
+    identity = None
     if signed.signature is None:
-        statement = check_bundle_untrusted(signed.data, subject, rule.keys)
+        signers = _bundle_signers_untrusted(signed.data, subject, rule)
     else:
         statement = check_simple_signing_untrusted(signed.data, signed.signature, subject, rule.keys)
+        signers, identity = {key.fingerprint: key.name for key in statement.signers}, statement.identity
     if rule.match_identity:
-        if statement.identity is None:
+        if identity is None:
             raise InvalidInputError("it names no image, and the rule asks for its name")
-        name = Reference.parse_untrusted(statement.identity).name
+        name = Reference.parse_untrusted(identity).name
         if name != "/".join(place):
             raise InvalidInputError(f"it was made for {name}")
-    return statement.signers
+    return signers
+
+
+def _bundle_signers_untrusted(raw: bytes, subject: Digest, rule: Rule) -> dict[str, str]:
+    try:
+        statement = check_bundle_untrusted(raw, subject, rule.keys)
+    except InvalidInputError:
+        if rule.certificate is None:
+            raise
+        rule.certificate.check_bundle_untrusted(raw, subject)
+        return {rule.certificate.fingerprint: rule.certificate.name}
+    return {key.fingerprint: key.name for key in statement.signers}
 
 
 def _make_room(memory: OrderedDict[Any, Any]) -> None:

@@ -7,7 +7,7 @@ made: that follows from the key.
 
 Laws: pure; nothing is believed of a payload before its signature was checked; the digest must be spelled as
 the manifest's is, no field may be given twice. Certificates, transparency logs and timestamps are not looked
-at: a key of the policy stands for itself, with or without them.
+at here: a key of the policy stands for itself, with or without them (keyless.py is for those).
 """
 
 import base64
@@ -189,6 +189,14 @@ def check_bundle_untrusted(raw: bytes, subject: Digest, keys: Iterable[Verificat
         )
         how = ", but with a certificate (keyless)" if keyless else ""
         raise InvalidInputError(f"it is signed by no key of the rule{how}")
+    check_statement_untrusted(_IN_TOTO, payload, subject)
+    return Statement(signers, None)
+
+
+def check_statement_untrusted(payload_type: str, payload: bytes, subject: Digest) -> None:
+    """That a signed payload is cosign's signature of the image. Raises `InvalidInputError`."""
+    if payload_type != _IN_TOTO:
+        raise InvalidInputError(f"its payload is not of type {_IN_TOTO}")
     statement = parse_object_untrusted(payload, "statement")
     if take_text(statement, "_type") not in _STATEMENTS:
         raise InvalidInputError("it holds no in-toto statement")
@@ -198,7 +206,6 @@ def check_bundle_untrusted(raw: bytes, subject: Digest, keys: Iterable[Verificat
     digests = [one.get("digest") for one in subjects if isinstance(one, dict)]
     if not any(isinstance(one, dict) and one.get(subject.algorithm) == subject.hex for one in digests):
         raise InvalidInputError("it is about another manifest")
-    return Statement(signers, None)
 
 
 def pre_authentication(payload_type: str, payload: bytes) -> bytes:

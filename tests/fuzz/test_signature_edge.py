@@ -1,16 +1,19 @@
 """What signers, and whoever writes in their place, leave in a registry: a value, or the documented error."""
 
 import base64
+import importlib.util
 import json
 from contextlib import suppress
 from typing import Any, get_args
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshsat.errors import InvalidInputError
 from meshsat.evidence import Signed
+from meshsat.keyless import CertificateSigner
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import parse_manifest_untrusted
 from meshsat.oci.referrers import is_about_digest, subject_of
@@ -23,6 +26,8 @@ from meshsat.trust.cosign import (
 )
 from tests import signing
 from tests.images import OCI_MANIFEST, descriptor
+from tests.sigstore_world import IDENTITY, ISSUER, Sigstore
+from tests.tools import miss
 
 KEY = Ed25519PrivateKey.generate()
 PEM = signing.public_pem(KEY)
@@ -130,15 +135,36 @@ BUNDLE = signing.bundle_of(signing.statement_for(str(SUBJECT)), KEY)
 
 @given(damaged(BUNDLE) | changed(json.loads(BUNDLE)).map(lambda one: json.dumps(one).encode()), st.booleans())
 def test_bundles(raw: bytes, match_identity: bool) -> None:
-    rule = Rule("x", None, "block", (TRUSTED,), 1, match_identity)  # type: ignore[arg-type]
+    rule = Rule("x", None, "block", (TRUSTED,), match_identity=match_identity)  # type: ignore[arg-type]
     with suppress(InvalidInputError):
-        assert signers_untrusted(Signed(raw, None), ("r.test", "a"), SUBJECT, rule) == {TRUSTED}
+        assert signers_untrusted(Signed(raw, None), ("r.test", "a"), SUBJECT, rule) == {
+            TRUSTED.fingerprint: "key"
+        }
         assert not match_identity
+
+
+@pytest.fixture(scope="module")
+def somebody(tmp_path_factory: pytest.TempPathFactory) -> CertificateSigner:
+    if importlib.util.find_spec("sigstore") is None:
+        miss("needs the sigstore library: pip install 'meshsat[keyless]'")
+    root = WORLD.trusted_root(tmp_path_factory.mktemp("sigstore") / "trusted_root.json")
+    return CertificateSigner.load(IDENTITY, ISSUER, root)
+
+
+WORLD = Sigstore()
+KEYLESS = WORLD.bundle(signing.statement_for(str(SUBJECT)))
+
+
+@given(damaged(json.dumps(KEYLESS).encode()) | changed(KEYLESS).map(lambda one: json.dumps(one).encode()))
+def test_keyless_bundles(somebody: CertificateSigner, raw: bytes) -> None:
+    with suppress(InvalidInputError):
+        somebody.check_bundle_untrusted(raw, SUBJECT)
+        assert json.loads(raw)["dsseEnvelope"]["payload"] == KEYLESS["dsseEnvelope"]["payload"]
 
 
 @given(st.text(max_size=60))
 def test_names_in_signatures(name: str) -> None:
-    rule = Rule("x", None, "block", (TRUSTED,), 1, match_identity=True)  # type: ignore[arg-type]
+    rule = Rule("x", None, "block", (TRUSTED,), match_identity=True)  # type: ignore[arg-type]
     payload = signing.payload_for(str(SUBJECT), name)
     signed = Signed(payload, base64.b64encode(signing.sign(KEY, payload)).decode())
     with suppress(InvalidInputError):
