@@ -24,7 +24,7 @@ from meshsat.oci.reference import SITE
 from meshsat.oci.referrers import fallback_tag, listed_referrers_untrusted
 from meshsat.pull_through import PullThrough
 from meshsat.pulling import Desired, Pulling
-from meshsat.reading import ArrivingBlob, Part, StoredBlob
+from meshsat.reading import ArrivingBlob, Part, RefusedBlob, StoredBlob
 from meshsat.registry.content import BlobReader, Name, Served
 from meshsat.signatures import Judge, Verifier
 from meshsat.store.records import TagRecord
@@ -174,12 +174,16 @@ class Fetcher:
         await self._manifests.bring(target.digest, part, SITE, record.repository)
 
     async def open_blob(self, name: Name, digest: Digest) -> BlobReader | None:
+        reader = self._open_blob(name, digest)
+        refused = self._verifier.why_not(digest)
+        if reader is None or refused is None:
+            return reader
+        return RefusedBlob(reader.size, f"{digest} is not given: {refused}")
+
+    def _open_blob(self, name: Name, digest: Digest) -> BlobReader | None:
         registry = self._registry_of(name, digest)
         if registry is None:
             return None
-        refused = self._verifier.why_not(digest)
-        if refused is not None:
-            raise DeniedError(f"{digest} is not given: {refused}")
         size = self._store.blob_size(digest)
         if registry == SITE or size is not None:
             if not self._store.belongs(registry, name.repository, digest):

@@ -12,7 +12,7 @@ from typing import Self
 
 import trio
 
-from meshsat.errors import NotFoundError, UnavailableError
+from meshsat.errors import DeniedError, NotFoundError, UnavailableError
 from meshsat.mesh.demand import Demand
 from meshsat.mesh.service import Mesh, error_of
 from meshsat.oci.digest import Digest
@@ -64,6 +64,30 @@ class Patience:
             raise UnavailableError(f"no node of this site holds it, and none has a working uplink{because}")
         if now - self._moved_at > STALL_LIMIT:
             raise UnavailableError(f"nothing came for {STALL_LIMIT:g} s{because}")
+
+
+class RefusedBlob:
+    """One that is there, and is not given: who pushes may learn that, who reads gets the reason."""
+
+    path = None
+
+    def __init__(self, size: int, reason: str) -> None:
+        self.size = size
+        self._reason = reason
+
+    async def __aenter__(self) -> Self:
+        await trio.lowlevel.checkpoint()
+        raise DeniedError(self._reason)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """It is never entered."""
+
+    async def stream(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        del start, stop
+        raise DeniedError(self._reason)
+        yield b""
 
 
 class StoredBlob:

@@ -88,7 +88,7 @@ class Verifier:
         self._parents: OrderedDict[_Subject, dict[Digest, None]] = OrderedDict()
         """Which indexes of the repository list a manifest."""
         self._blobs: OrderedDict[Digest, str | None] = OrderedDict()
-        """Of refused images why, of good ones None."""
+        """Manifests too. Of refused images why, of others None."""
         self._latest: OrderedDict[_Subject, Verdict] = OrderedDict()
         """Whatever it was asked for by."""
 
@@ -109,7 +109,10 @@ class Verifier:
         if isinstance(reference, Digest) and (place, manifest.digest) not in self._parents:
             return None
         rule = self._rule(place, reference, manifest)
-        return UNASKED if rule is None else self._kept(place, manifest.digest, rule)
+        if rule is None:
+            self._clear(manifest)
+            return UNASKED
+        return self._kept(place, manifest.digest, rule)
 
     async def require(
         self,
@@ -154,6 +157,7 @@ class Verifier:
         rule = self._rule(place, reference, manifest, lenient=lenient)
         version = self._policy.version
         if rule is None:
+            self._clear(manifest)
             return UNASKED
         kept = self._kept(place, manifest.digest, rule)
         if kept is not None and kept.kind == "verified":
@@ -329,11 +333,23 @@ class Verifier:
         if not good and before != verdict:
             outcome, reason = verdict.kind, verdict.reason
             log.warning("an image is not signed as it must be", name=name, outcome=outcome, reason=reason)
+        if verdict.allowed:
+            self._clear(manifest)
+            return
         for digest in (manifest.digest, *(blob.digest for blob in manifest.blobs)):
-            if verdict.allowed or digest not in self._blobs:
+            if digest not in self._blobs:
                 _make_room(self._blobs)
-                why_not = None if verdict.allowed else f"it is of {name}, which is refused: {verdict.reason}"
-                self._blobs[digest] = why_not
+                self._blobs[digest] = f"it is of {name}, which is refused: {verdict.reason}"
+
+    def _clear(self, manifest: Manifest) -> None:
+        """What is of an image that may be given is given, whatever else it is of."""
+        self._fresh()
+        if self._blobs.get(manifest.digest, "") is None:
+            return
+        for digest in (manifest.digest, *(blob.digest for blob in manifest.blobs)):  # it is forgotten first
+            self._blobs.pop(digest, None)
+            _make_room(self._blobs)
+            self._blobs[digest] = None
 
 
 @dataclass(slots=True)

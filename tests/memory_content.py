@@ -34,9 +34,13 @@ class MemoryContent:
         self.resolved_at: float | None = None
         self.fresh = True
         self.asked: list[tuple[object, ...]] = []
+        self.unsigned: list[bool] = []
+        """Of each manifest that was asked for, whether it may be one that is yet to be signed."""
         self.readers: list[MemoryReader] = []
         self.fault: Exception | None = None
         """Raised by every call."""
+        self.refused: BlobReader | None = None
+        """Given in place of every blob."""
         self.hang = False
         """Every call waits for ever."""
         self.cut_at: int | None = None
@@ -62,6 +66,7 @@ class MemoryContent:
         """Nothing is told before it is asked for."""
 
     async def manifest(self, name: Name, reference: str | Digest, *, unsigned: bool = False) -> Served | None:
+        self.unsigned.append(unsigned)
         await self._asked("manifest", name, reference)
         tagged = isinstance(reference, str)
         digest = self.tag_table.get(name, {}).get(reference) if isinstance(reference, str) else str(reference)
@@ -74,8 +79,8 @@ class MemoryContent:
     async def open_blob(self, name: Name, digest: Digest) -> BlobReader | None:
         await self._asked("blob", name, digest)
         data = self.blobs.get(str(digest))
-        if data is None:
-            return None
+        if data is None or self.refused is not None:
+            return self.refused
         reader = MemoryReader(self, data)
         self.readers.append(reader)
         return reader

@@ -12,6 +12,7 @@ from meshsat import evidence, signatures
 from meshsat.errors import DeniedError
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import Manifest, parse_manifest_untrusted
+from meshsat.reading import RefusedBlob
 from meshsat.registry.content import Name
 from meshsat.signature_policy import Action, Rule
 from tests import signing
@@ -290,11 +291,44 @@ async def test_each_node_checks_for_itself(autojump_clock: Clock) -> None:
             await dark.pull(NAME)
         assert dark.store.images() == []
         layer = max(IMAGE.blobs, key=lambda one: len(IMAGE.blobs[one]))
+        reader = await dark.fetcher.open_blob(POS, digest(layer))
+        assert reader is not None
+        assert (reader.size, reader.path) == (len(IMAGE.blobs[layer]), None)
         with pytest.raises(DeniedError, match=r"not given: it is of up.example/library/pos@.*no signature"):
-            await dark.fetcher.open_blob(POS, digest(layer))
+            async with reader:
+                pass
+        with pytest.raises(DeniedError, match="not given"):
+            await anext(reader.stream(0, 1))
         dark.signature_policy.replace([])
         assert await served(dark) == IMAGE.raw
         assert await dark.fetcher.open_blob(POS, digest(layer)) is not None
+
+
+async def test_a_layer_of_a_good_image_is_given_whatever_else_has_it(autojump_clock: Clock) -> None:
+    layer = random_bytes(100_000, 5)
+    good, bad, unasked = (build_image([layer, name]) for name in (b"good", b"bad", b"unasked"))
+    accept = Rule.parse_untrusted("rule 0", pattern="up.example/**:dev-*", action="accept")
+
+    async def given(node: FullNode) -> bool:
+        reader = await node.fetcher.open_blob(POS, Digest.of(layer))
+        return not isinstance(reader, RefusedBlob)
+
+    for other in (good, unasked):
+        for first in (other, bad):
+            async with full_site("up", "dark") as (up, dark):
+                publish(up, good, KEY, tag="good")
+                publish(up, unasked, tag="dev-1")
+                publish(up, bad, tag="bad")
+                for tag in ("good", "dev-1", "bad"):
+                    await up.pull(f"up.example/library/pos:{tag}")
+                dark.signature_policy.replace([accept, *asking()])
+                for image in (first, bad if first is other else other):
+                    if image is bad:
+                        await refused(dark, "no signature", "bad")
+                        assert await given(dark) == (first is other)
+                    else:
+                        assert await served(dark, "good" if other is good else "dev-1") == other.raw
+                assert await given(dark)
 
 
 async def test_what_was_good_goes_on_when_its_tag_moves_to_what_is_not(autojump_clock: Clock) -> None:
@@ -402,6 +436,9 @@ async def test_site_content_is_signed_at_the_site(autojump_clock: Clock) -> None
             with pytest.raises(DeniedError, match="has no signature"):
                 await node.fetcher.manifest(name, "1")
         assert a.store.images() == []
+        # Who pushes another image of the same layers asks whether they are there.
+        reader = await a.fetcher.open_blob(name, digest(next(iter(IMAGE.blobs))))
+        assert reader is not None
         to_sign = await b.fetcher.manifest(name, "1", unsigned=True)
         assert to_sign is not None
         assert to_sign.raw == IMAGE.raw

@@ -9,6 +9,7 @@ from meshsat.errors import DeniedError, NotFoundError, StorageError, StorageFull
 from meshsat.http.asgi import App
 from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
+from meshsat.reading import RefusedBlob
 from meshsat.registry.app import create_registry
 from meshsat.registry.content import Name
 from tests.asgi_client import Answer, call
@@ -408,6 +409,20 @@ async def test_a_slow_client_is_not_taken_for_a_stalled_source(
 
     answer = await call(world.app, "GET", f"/v2/a/blobs/{world.blob}", on_piece=on_piece)
     assert answer.complete
+
+
+async def test_a_blob_that_is_refused_is_there_for_who_pushes_and_not_given_to_who_reads(
+    world: World,
+) -> None:
+    world.content.refused = RefusedBlob(len(BLOB), "it is of an image that nobody signed")
+    head = await world.head(f"/v2/library/pos/blobs/{world.blob}")
+    assert (head.status, head["content-length"]) == (200, str(len(BLOB)))
+    for headers in ((), (("Range", "bytes=5-9"),)):
+        answer = await world.get_blob(*headers)
+        assert answer.status == 403
+        assert answer.json["errors"] == [
+            {"code": "DENIED", "message": "it is of an image that nobody signed"}
+        ]
 
 
 async def test_an_unknown_blob_is_a_404(world: World) -> None:

@@ -1,18 +1,20 @@
 """The guard: each kind of request is asked for the right that it needs, and digests are no way around the rules."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from meshsat.config import RegistrySection
+from meshsat.metrics import Metrics
 from meshsat.oci.digest import Digest
 from meshsat.registry.access import Access
-from meshsat.registry.content import Name
+from meshsat.registry.app import create_registry
+from meshsat.registry.content import Intake, Name
 from meshsat.registry.errors import RefusedError
 from meshsat.registry.guard import Allowed, Guard
 from meshsat.registry.routes import UploadsRoute, parse_route_untrusted
-from tests.asgi_client import basic, request_scope
+from tests.asgi_client import basic, call, request_scope
 from tests.htpasswd import write_htpasswd
 from tests.images import build_image
 from tests.memory_content import MemoryContent
@@ -154,3 +156,23 @@ async def test_who_may_only_pull_is_not_taken_for_one_who_pushes(tmp_path: Path)
         target = f"/v2/{path}/manifests/1"
         route = parse_route_untrusted(target.encode(), b"")
         assert (await guard.allow(request_scope("GET", target, headers), route)).pushes is pushes
+
+
+@pytest.mark.parametrize("push", [True, False])
+async def test_what_is_yet_to_be_signed_is_for_who_may_push(tmp_path: Path, push: bool) -> None:
+    htpasswd = write_htpasswd(tmp_path / "users", dict.fromkeys(("ada", "bob", "eve"), "secret"))
+    rules = [*RULES, {"users": ["eve"], "repositories": ["**"], "actions": ["pull"]}]
+    section = RegistrySection.model_validate({"push": push, "auth": {"htpasswd": htpasswd, "rules": rules}})
+    content = MemoryContent()
+    content.add(TEAM, "1", IMAGE)
+    content.add(Name(None, "team/app"), "1", IMAGE)
+    intake = cast("Intake", object())
+    app = create_registry(content, Metrics(), section, access=Access(section), intake=intake)
+    open_to_all = create_registry(content, Metrics(), RegistrySection(push=True), intake=intake)
+    for asked, user in ((app, ADA), (app, EVE), (open_to_all, None)):
+        headers = [] if user is None else [user]
+        assert (await call(asked, "GET", "/v2/team/app/manifests/1", headers)).status == 200
+    # eve may push to team/* too
+    assert content.unsigned == [push, push, False]
+    await call(app, "GET", "/v2/secret/app/manifests/1", [EVE])
+    assert content.unsigned[3:] == [False]
