@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -25,6 +26,7 @@ KEY, OTHER = make_key(), make_key()
 IMAGE = build_image([random_bytes(300_000, 1)])
 MULTI = build_image([random_bytes(300_000, 2)], ["linux/amd64", "linux/arm64"])
 NAME = "up.example/library/pos:42"
+POS_KEY = ("up.example", "library/pos")
 
 
 def asking(
@@ -180,6 +182,29 @@ async def test_the_signers_name_for_it_counts_where_the_rule_says_so(autojump_cl
         assert await served(up) == IMAGE.raw
 
 
+async def test_signatures_that_are_images_lead_nowhere(autojump_clock: Clock) -> None:
+    """Each with a signature that is an image again."""
+    chain = [IMAGE, *(build_image([b"%d" % number]) for number in range(20))]
+    async with full_site("up", signatures=asking()) as (up,):
+        publish(up, IMAGE)
+        for image, signature in pairwise(chain):
+            hold(up.site.upstream, signature, signature_tag(image.root))
+        hold(
+            up.site.upstream,
+            signing.referrers_index(*chain[1:], bundled(OTHER)),
+            signing.referrers_tag(IMAGE.root),
+        )
+        listing = parse_manifest_untrusted(
+            up.site.upstream.tags[POS_KEY[0], POS_KEY[1], signing.referrers_tag(IMAGE.root)]
+        )
+        fakes = [replace(one, artifact_type=signing.ARTIFACT) for one in listing.manifests]
+        up.site.upstream.referrers = {digest(IMAGE.root): fakes}
+        await refused(up, "not valid: it is signed by no key")
+        for image in chain:
+            assert up.store.blob_size(digest(image.root)) is None, "nothing that is an image was kept"
+        assert len(up.site.upstream.requests) < 40
+
+
 # --- indexes and their images ---
 
 
@@ -220,6 +245,28 @@ async def test_a_child_has_the_rule_of_its_indexs_tag(autojump_clock: Clock) -> 
         publish(up, IMAGE)
         await refused(up, "has no signature")
         await refused(up, "has no signature", digest(IMAGE.root))
+
+
+async def test_a_digest_that_is_wanted_of_upstream_is_judged_by_who_wants_it(autojump_clock: Clock) -> None:
+    """The uplink does not know the tag that the desired state has it under."""
+    accept = Rule.parse_untrusted("rule 0", pattern="up.example/**:dev-*", action="accept")
+    async with full_site("up", "dark", signatures=[accept, *asking()]) as (up, dark):
+        publish(up, IMAGE, tag="dev-1")
+        await dark.pull(f"up.example/library/pos:dev-1@{IMAGE.root}")
+        other = build_image([b"other"])
+        publish(up, other, tag="dev-2")
+        await refused(dark, "no signature", digest(other.root))
+
+
+async def test_what_lists_referrers_lends_them_no_tag(autojump_clock: Clock) -> None:
+    block = asking(pattern="up.example/**:prod-*")
+    async with full_site("up", signatures=block) as (up,):
+        listing = signing.referrers_index(IMAGE)
+        hold(up.site.upstream, listing, signing.referrers_tag(MULTI.root))
+        hold(up.site.upstream, IMAGE, "unused")
+        del up.site.upstream.tags["up.example", "library/pos", "unused"]
+        assert await served(up, signing.referrers_tag(MULTI.root)) == listing.raw
+        await refused(up, "no signature", digest(IMAGE.root))
 
 
 # --- referrers ---
@@ -299,9 +346,36 @@ async def test_each_node_checks_for_itself(autojump_clock: Clock) -> None:
                 pass
         with pytest.raises(DeniedError, match="not given"):
             await anext(reader.stream(0, 1))
-        dark.signature_policy.replace([])
+        with pytest.raises(DeniedError):
+            await dark.fetcher.manifest(POS, "42", unsigned=True)
+        assert dark.verifier.trouble() is not None
+        dark.signature_policy.replace([*asking(pattern="other.example/**")])
+        assert dark.verifier.trouble() is None
+        assert not isinstance(await dark.fetcher.open_blob(POS, digest(layer)), RefusedBlob)
         assert await served(dark) == IMAGE.raw
-        assert await dark.fetcher.open_blob(POS, digest(layer)) is not None
+
+
+async def test_new_rules_count_for_what_is_held_and_at_hand(autojump_clock: Clock) -> None:
+    async with full_site("up") as (up,):
+        publish(up, IMAGE)
+        await up.pull(NAME)
+        at_hand = up.fetcher.manifest_at_hand
+        for reference in ("42", digest(IMAGE.root)):
+            assert await served(up, reference) == IMAGE.raw
+            assert at_hand(POS, reference) is not None
+        up.signature_policy.replace(asking())
+        for reference in ("42", digest(IMAGE.root)):
+            assert at_hand(POS, reference) is None
+            await refused(up, "no signature", reference)
+        publish(up, IMAGE, KEY)
+        await trio.sleep(signatures.BAD_AGE)
+        for reference in ("42", digest(IMAGE.root)):
+            assert await served(up, reference) == IMAGE.raw
+            assert at_hand(POS, reference) is not None
+        up.signature_policy.replace(asking(OTHER))
+        for reference in ("42", digest(IMAGE.root)):
+            assert at_hand(POS, reference) is None
+            await refused(up, "signed by no key", reference)
 
 
 async def test_a_layer_of_a_good_image_is_given_whatever_else_has_it(autojump_clock: Clock) -> None:

@@ -208,3 +208,17 @@ async def test_referrers_that_the_policy_denies_are_asked_of_no_upstream(tmp_pat
         with pytest.raises(DeniedError):
             await gate.resolve(*ASKED, fallback_tag(ROOT))
         assert uplink.referrers_asked == 0
+
+
+async def test_signatures_are_let_through_where_any_tag_of_their_repository_is(tmp_path: Path) -> None:
+    rule = PullThroughRule(pattern="up.example/library/pos:1.*")
+    policy = PullThrough(PullThroughSection(rules=(rule,), allow=False), 60.0)
+    async with await Store.open(tmp_path, threads=0) as store:
+        gate, uplink, _ = make(store, policy)
+        for tag in ("1.0", f"{fallback_tag(ROOT)}.sig", fallback_tag(ROOT)):
+            assert (await gate.resolve(*ASKED, tag)).digest == ROOT
+        with pytest.raises(DeniedError):
+            await gate.resolve(*ASKED, "2.0")
+        uplink.listed = []
+        with pytest.raises(DeniedError):
+            await gate.resolve("up.example", "library/other", fallback_tag(ROOT))
