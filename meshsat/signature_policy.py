@@ -4,8 +4,8 @@ The first rule whose pattern matches decides; where none does, an image is accep
 for by its digest has the tags that it is known under, and the most lenient rule of those decides; where no
 tag is known, it may be of any: then the strictest of the rules that could be meant decides.
 
-Rules come from the configuration (`rules_of`) or from elsewhere (`Rule.parse_untrusted`), and are replaced
-while the node runs (`SignaturePolicy.replace`).
+Rules come from the configuration (`rules_of`) and from the desired state (`Rule.parse_untrusted`), and change
+while the node runs.
 Laws: what says something of another manifest (a signature, an attestation, an SBOM) needs no signature, and
 is told by its own bytes, not by its name.
 """

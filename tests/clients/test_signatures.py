@@ -20,6 +20,7 @@ REPOSITORY = "test/app"
 KEY = make_key()
 IMAGE = build_image([tar_layer({"app": random_bytes(400_000, 1)})], ["linux/amd64", "linux/arm64"])
 UNSIGNED = build_image([tar_layer({"app": random_bytes(300_000, 2)})])
+LOCAL = build_image([tar_layer({"app": random_bytes(100_000, 4)})])
 BUNDLED = build_image([tar_layer({"app": random_bytes(200_000, 3)})])
 
 
@@ -83,6 +84,36 @@ def address(of: Node) -> str:
     return told
 
 
+async def sign_at_the_site(up: Node, dark: Node, tmp_path: Path) -> None:
+    """What is pushed to one node is refused by the other until its signature is pushed too."""
+    base = f"http://{address(up)}"
+
+    def status() -> int:
+        return dark.get("team/app/manifests/1").status_code
+
+    with httpx.Client(trust_env=False) as client:
+        for image, tag in (
+            (LOCAL, "1"),
+            (signed_by(KEY, digest=LOCAL.root), signature_tag(LOCAL.root)),
+        ):
+            if image is not LOCAL:
+                until("the image is at the other node", lambda: status() == 403)
+                said = await skopeo_copy(f"{address(dark)}/team/app:1", tmp_path / "site-no", check=False)
+                assert "it has no signature" in said.decode()
+            for digest, data in image.blobs.items():
+                begun = client.post(f"{base}/v2/team/app/blobs/uploads/").raise_for_status()
+                at = httpx.URL(base).join(begun.headers["Location"]).copy_merge_params({"digest": digest})
+                client.put(at, content=data).raise_for_status()
+            client.put(
+                f"{base}/v2/team/app/manifests/{tag}",
+                content=image.raw,
+                headers={"Content-Type": image.media_type},
+            ).raise_for_status()
+
+    until("the signature is at the other node", lambda: status() == 200)
+    await skopeo_copy(f"{address(dark)}/team/app:1", tmp_path / "site-yes")
+
+
 async def test_only_what_is_signed_is_pulled_with_and_without_an_uplink(place: Place, tmp_path: Path) -> None:
     require_tool("skopeo", "podman")
     require_root()
@@ -123,6 +154,8 @@ async def test_only_what_is_signed_is_pulled_with_and_without_an_uplink(place: P
     assert (shown["signature"], shown["complete"]) == ("verified", True)
     assert "cosign.pub" in shown["signature_reason"]
 
+    await sign_at_the_site(up, dark, tmp_path)
+
     # The uplink goes, and the node that had it; after a restart what is held is proven again.
     upstream.process.kill()
     assert up.process is not None
@@ -136,33 +169,3 @@ async def test_only_what_is_signed_is_pulled_with_and_without_an_uplink(place: P
     dark.run("pull", f"{upstream.host}/{REPOSITORY}:1")
     listed = json.loads((dark.data_dir / "store" / "index.json").read_text())["manifests"]
     assert UNSIGNED.root not in {one["digest"] for one in listed}
-
-
-async def test_an_image_is_signed_at_the_site(place: Place, tmp_path: Path) -> None:
-    require_tool("skopeo")
-    upstream = Upstream(place)
-    up, dark = two_nodes(place, upstream)
-    base = f"http://{address(up)}"
-    with httpx.Client(trust_env=False) as client:
-        for image, tag in (
-            (UNSIGNED, "1"),
-            (signed_by(KEY, digest=UNSIGNED.root), signature_tag(UNSIGNED.root)),
-        ):
-            if image is not UNSIGNED:
-                said = await skopeo_copy(f"{address(dark)}/team/app:1", tmp_path / "no", check=False)
-                assert "it has no signature" in said.decode()
-            for digest, data in image.blobs.items():
-                begun = client.post(f"{base}/v2/team/app/blobs/uploads/").raise_for_status()
-                at = httpx.URL(base).join(begun.headers["Location"]).copy_merge_params({"digest": digest})
-                client.put(at, content=data).raise_for_status()
-            client.put(
-                f"{base}/v2/team/app/manifests/{tag}",
-                content=image.raw,
-                headers={"Content-Type": image.media_type},
-            ).raise_for_status()
-
-    def served() -> bool:
-        return dark.get("team/app/manifests/1").status_code == 200
-
-    until("the signature is at the other node", served)
-    await skopeo_copy(f"{address(dark)}/team/app:1", tmp_path / "yes")

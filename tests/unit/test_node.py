@@ -26,6 +26,7 @@ from meshsat.trust.tokens import parse_untrusted
 from meshsat.uplink.client import Uplink
 from tests.fleet import Fleet
 from tests.htpasswd import write_htpasswd
+from tests.signing import make_key, public_pem
 from tests.upstream import Upstream
 
 FLEET = Fleet()
@@ -312,3 +313,34 @@ async def test_peers_hear_of_what_is_let_go(tmp_path: Path) -> None:
         assert digest in node._machine._state.held
         await node._store.removal.drop(digest, lambda: True)
         assert digest not in node._machine._state.held
+
+
+async def test_rules_for_signatures_hold_from_the_start_and_change_live(tmp_path: Path) -> None:
+    key = tmp_path / "ci.pub"
+    key.write_bytes(public_pem(make_key()))
+    identity = FLEET.member("a", directory=tmp_path / "a")
+    told = {"pattern": "**", "keys": [str(key)]}
+    with Upstream() as upstream, trio.fail_after(LIMIT):
+        image = upstream.add_image("library/pos", "42", layers=[b"layer"])
+        reference = f"{upstream.address}/library/pos:42"
+        settings = config(tmp_path / "a", upstream=upstream.address, signatures=[told])
+        warning = config(tmp_path / "a", upstream=upstream.address, signatures=[{**told, "action": "warn"}])
+        reloader = Reloader(settings, lambda: warning)
+        async with running(settings, identity, reloader) as (node, _):
+            with pytest.raises(DeniedError, match="has no signature"):
+                [event async for event in node.pull(reference, pin=False)]
+            assert [one for one in node.status().problems if "not signed as they must be" in one]
+            assert node.images() == []
+            assert "signatures" in (await reloader.reload()).changed
+            assert [event async for event in node.pull(reference, pin=False)][-1].event == "done"
+            (shown,) = node.images()
+            assert (shown.digest, shown.signature) == (image.root, "warned")
+            assert shown.signature_reason is not None
+            assert shown.signature_reason.startswith("it has no signature")
+
+
+async def test_a_rule_for_signatures_that_is_wrong_keeps_the_node_from_starting(tmp_path: Path) -> None:
+    FLEET.member("a", directory=tmp_path / "a")
+    settings = config(tmp_path / "a", signatures=[{"pattern": "**", "keys": [str(tmp_path / "gone")]}])
+    with pytest.raises(ConfigError, match=r"rule 1 of signatures: .*gone can't be read"):
+        await run_node(settings)
