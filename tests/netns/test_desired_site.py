@@ -115,9 +115,9 @@ def test_an_update_in_a_storm_and_the_way_back(namespaces_work: None) -> None:
         assert faults == {None}, (name, faults)
         assert {turn.digest for turn in there} <= {v1.manifest, v2.manifest}
         flips.append(min(turn.began for turn in own if turn.began > back_at and turn.digest == v1.manifest))
-    there = first_seen(turns, storm.down, v2.manifest)
-    log.info("the flip in the storm: seen by the %d that were there within %.2f s", len(there), spread(there))
-    assert spread(there) < 2.0
+    flip = first_seen(turns, storm.down, v2.manifest)
+    log.info("the flip in the storm: seen by the %d that were there within %.2f s", len(flip), spread(flip))
+    assert spread(flip) < 2.0
     log.info("the way back: seen by all within %.2f s, %d bytes over the WAN", spread(flips), crossed)
     assert spread(flips) < 2.0
     assert crossed < 20_000
