@@ -7,9 +7,9 @@ import trio.testing
 from meshsat.errors import ConfigError
 from meshsat.mesh.discovery import Sighting
 from meshsat.mesh.static_peers import AGAIN, StaticPeers, parse_multiaddr
-from meshsat.trust.keys import NodeKey
+from tests.brain import peer
 
-PEER = NodeKey.generate().peer_id
+PEER = peer("static")
 
 
 @pytest.mark.parametrize(
