@@ -84,14 +84,21 @@ class Manifests:
             return ()
         return sources_of(registry, repository, manifest=manifest)
 
-    async def bring(self, digest: Digest, part: Part, registry: str, repository: str) -> Manifest:
+    async def bring(
+        self,
+        digest: Digest,
+        part: Part,
+        registry: str,
+        repository: str,
+        priority: Priority = Priority.PULL,
+    ) -> Manifest:
         """The manifest, from wherever it is. Raises a `MeshsatError`."""
         manifest = self._parsed.get(digest)
         if manifest is None or self._store.blob_size(digest) is None:
             if part.size > MANIFEST_LIMIT:
                 raise InvalidInputError(f"{digest} has {part.size} bytes: too long for a manifest")
             if self._store.blob_size(digest) is None:
-                async with aclosing(self.arrivals({digest: part})) as arrivals:
+                async with aclosing(self.arrivals({digest: part}, priority)) as arrivals:
                     async for _held in arrivals:
                         pass
             raw = await self._store.read(digest, 0, MANIFEST_LIMIT)

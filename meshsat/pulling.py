@@ -166,7 +166,7 @@ class Pulling:
     async def _gather(
         self, tree: Tree, wanted: Reference, reference: str, priority: Priority
     ) -> AsyncGenerator[PullEvent, None]:
-        async with aclosing(self._grow(tree, wanted)) as growing:
+        async with aclosing(self._grow(tree, wanted, priority)) as growing:
             async for held in growing:
                 yield PullEvent("progress", reference, held, digest=tree.name)
         last = float("-inf")
@@ -215,7 +215,9 @@ class Pulling:
                 async for _ in waiting:
                     pass
 
-    async def _grow(self, tree: Tree, wanted: Reference) -> AsyncGenerator[int, None]:
+    async def _grow(
+        self, tree: Tree, wanted: Reference, priority: Priority = Priority.PULL
+    ) -> AsyncGenerator[int, None]:
         """Bring all manifests, and list all that they refer to. Gives the bytes of them held so far, at least
         once a second."""
         async with aclosing(self._plant(tree, wanted)) as waiting:
@@ -226,12 +228,14 @@ class Pulling:
             if max(part.size for part in level.values()) > MANIFEST_LIMIT:
                 raise InvalidInputError(f"{wanted} calls more than {MANIFEST_LIMIT} bytes a manifest")
             before = sum(len(manifest.raw) for manifest in tree.manifests)
-            async with aclosing(self._manifests.arrivals(level)) as arrivals:
+            async with aclosing(self._manifests.arrivals(level, priority)) as arrivals:
                 async for held in arrivals:
                     yield before + held
             following: dict[Digest, Part] = {}
             for digest, part in level.items():
-                manifest = await self._manifests.bring(digest, part, wanted.registry, wanted.repository)
+                manifest = await self._manifests.bring(
+                    digest, part, wanted.registry, wanted.repository, priority
+                )
                 if not tree.manifests:
                     async with aclosing(self._judge.judge(manifest, wanted)) as waiting:
                         async for _ in waiting:

@@ -40,6 +40,8 @@ BEAT = 1.0
 """Seconds between two words about a run."""
 PERMANENT = 60.0
 """Seconds for which an upstream's "not found" or "denied" is believed."""
+YIELD_BYTES = 1 << 20
+"""Of a chunk, up to which it is brought to its end although something more urgent waits."""
 DRAIN = 5.0
 """Seconds that the chunks in hand get when nothing more may pass."""
 MISMATCH = (15.0, 3600.0)
@@ -65,15 +67,16 @@ class Runs:
         """Begin a run if there is something that our uplink should fetch for this transfer."""
         if not self._startable(transfer, now):
             return
-        weakest = min(self._running.values(), key=self._urgency, default=None)
-        full = len(self._running) >= RUNS
+        lasting = [one for one in self._running.values() if one.run is not None and not one.run.yields]
+        weakest = min(lasting, key=self._urgency, default=None)
+        full = len(lasting) >= RUNS
         if full and weakest is not None and self._urgency(weakest) >= self._urgency(transfer):
             return
         run = self._choose(transfer, idle=not self._running, now=now)
         if run is None:
             return
         if full and weakest is not None:
-            self.stop(weakest)
+            self._make_way(weakest, now)
         if not self._running:
             self._uplinks.begin(now)
         run.progressed_at = now
@@ -83,6 +86,19 @@ class Runs:
         source = transfer.sources
         self._state.emit(effects.FetchUplink(transfer.blob, transfer.size, run.next, run.stop, source))
         self._tell(transfer.blob, run, now)
+
+    def _make_way(self, transfer: Transfer, now: float) -> None:
+        """Something more urgent comes: this run ends, with the chunk in hand where that is soon there, so
+        that what came of it is not paid for twice."""
+        run = transfer.run
+        if run is None or transfer.cut.chunk_length > YIELD_BYTES:
+            self.stop(transfer)
+            return
+        run.yields = True
+        if run.stop > run.next + 1:
+            run.stop, run.trimmed = run.next + 1, True
+            self._state.emit(effects.TrimUplink(transfer.blob, run.stop))
+            self._tell(transfer.blob, run, now)
 
     def start_waiting(self, now: float) -> None:
         """Where there is room, begin with what is most urgent, of that with whose wanters got least."""

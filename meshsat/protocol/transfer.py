@@ -34,6 +34,8 @@ class Run:
     """Bits of the chunks that it brought; several connections bring them out of order."""
     trimmed: bool = False
     """It ends earlier than the shell was first told."""
+    yields: bool = False
+    """It ends with the chunk in hand: something more urgent has taken its place."""
     ends_by: float = math.inf
     """It may not go on: when it is cut off, if the chunks in hand are not through by then."""
 

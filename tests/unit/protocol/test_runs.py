@@ -5,6 +5,7 @@ import pytest
 
 from meshsat.chunking.cut import SEGMENT
 from meshsat.limits import Gate
+from meshsat.oci.digest import Digest
 from meshsat.protocol import effects, events, lease, wire
 from meshsat.protocol.events import Fault, Priority
 from meshsat.protocol.runs import DRAIN, MISMATCH, PERMANENT, RUN_SEGMENTS, RUNS, mismatch_backoff
@@ -495,6 +496,51 @@ def test_a_reader_anywhere_comes_before_what_nobody_waits_for() -> None:
     brain.hear("dark", urgent.want(Priority.READER))
     done = brain.feed(brain.opened(urgent))
     assert [effect.blob for effect in only(done, effects.FetchUplink)] == [urgent.digest]
+    (trimmed,) = only(done, effects.TrimUplink)
+    assert trimmed.stop == 1, "the chunk in hand is brought to its end, and paid for once"
+    assert not only(done, effects.CancelUplink)
+
+
+def test_what_makes_way_ends_with_the_chunk_in_hand_and_goes_on_later() -> None:
+    brain = Brain(uplink=True)
+    backgrounds = [Blob(f"background {number}") for number in range(RUNS)]
+    for blob in backgrounds:
+        brain.pull(blob, priority=Priority.BACKGROUND)
+    urgent = [Blob(f"urgent {number}") for number in range(2 * RUNS)]
+    done = [effect for blob in urgent for effect in brain.pull(blob)]
+    started = [effect.blob for effect in only(done, effects.FetchUplink)]
+    assert started == [blob.digest for blob in urgent[:RUNS]], (
+        "each takes a place, and no more than there are"
+    )
+    one = backgrounds[0]
+    assert only(brain.feed(one.stored(0)), effects.CancelUplink) == [effects.CancelUplink(one.digest)]
+    for blob in urgent:
+        for index in range(4):
+            brain.feed(blob.stored(index))
+        brain.feed(events.UplinkEnded(blob.digest, None), blob.published())
+    assert one.digest in brain.machine._runs._running
+
+
+def test_a_blob_of_one_chunk_is_not_cut_off_for_what_is_more_urgent() -> None:
+    brain = Brain(uplink=True)
+    for number in range(RUNS):
+        brain.pull(Blob(f"background {number}", chunks=1), priority=Priority.BACKGROUND)
+    done = brain.pull(Blob("urgent"), priority=Priority.READER)
+    assert only(done, effects.FetchUplink)
+    assert not only(done, effects.CancelUplink)
+
+
+def test_chunks_that_take_long_are_cut_off() -> None:
+    brain = Brain(uplink=True)
+    large = [
+        brain.feed(
+            events.BlobWanted(Digest.of(b"%d" % number), 40 << 30, (SOURCE,), Priority.BACKGROUND),
+            events.TransferOpened(Digest.of(b"%d" % number), ()),
+        )
+        for number in range(RUNS)
+    ]
+    assert all(only(done, effects.FetchUplink) for done in large)
+    done = brain.pull(Blob("urgent"), priority=Priority.READER)
     assert len(only(done, effects.CancelUplink)) == 1
 
 
