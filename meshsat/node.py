@@ -67,6 +67,7 @@ from meshsat.status import (
 )
 from meshsat.store.store import Store
 from meshsat.store.uploads import UploadLimits
+from meshsat.trust.keys import PeerId
 from meshsat.upkeep.task import Collected, Upkeep
 from meshsat.uplink.client import Uplink
 from meshsat.upstream_gate import UpstreamGate
@@ -151,6 +152,7 @@ class Node:
         self._tls = self._make_tls()
         self._machine = self._make_machine(trace)
         self._machine.take_records(from_store_untrusted(store, now()))
+        store.is_member = lambda author: self._machine.records.has_met(PeerId(author))
         self._planes = self._make_planes(config.mesh)
         tls, libp2p = self._planes
         policy = PullThrough(config.registry.pull_through, config.registry.tag_ttl)

@@ -30,6 +30,10 @@ AUTHOR_LIMIT = 16_384
 """Of one author's upstream tags, and of one author's site content."""
 CLOCK_SKEW = 300.0
 """Seconds that another node's clock may be ahead of ours before its records are refused."""
+MET_LIMIT = 4096
+"""Members whose records count as their own."""
+STRANGERS = ""
+"""The author of all that others told."""
 
 
 class FutureRecordError(InvalidInputError):
@@ -130,6 +134,9 @@ def open_record_untrusted(sealed: bytes, now: float, check: Verify = verify) -> 
 class RecordSet:
     """The youngest record of each tag; at most `limit` tags, and `share` of one author's upstream tags and of
     its site content. The ones resolved longest ago go first: an author's with more than a share, else of all.
+
+    A record proves its author's key, not that the key has a pass. So all authors that this node never met
+    count as one: whoever makes up keys displaces what strangers told, and nothing that a member did.
     """
 
     def __init__(self, limit: int = RECORDS_LIMIT, share: int = AUTHOR_LIMIT) -> None:
@@ -137,6 +144,16 @@ class RecordSet:
         self._records: dict[Key, ImageRecord] = {}
         self._keys: dict[bytes, Key] = {}
         self._shares: Shares[Key] = Shares(limit, share)
+        self._met: dict[PeerId, None] = {}
+
+    def meet(self, peer: PeerId) -> None:
+        """It has a pass: there was a session with it, or it is this node."""
+        self._met[peer] = None
+        if len(self._met) > MET_LIMIT:
+            del self._met[next(iter(self._met))]
+
+    def has_met(self, peer: PeerId) -> bool:
+        return peer in self._met
 
     def __len__(self) -> int:
         return len(self._records)
@@ -156,7 +173,8 @@ class RecordSet:
         self._records[record.key] = record
         self._keys[key] = record.key
         self.sums.put(key, leaf_version(record.sealed))
-        gone = self._shares.put(record.key, record.version, (record.author, record.registry == SITE))
+        author = record.author if record.author in self._met else STRANGERS
+        gone = self._shares.put(record.key, record.version, (author, record.registry == SITE))
         if gone is not None:
             self._drop(gone)
         return gone != record.key

@@ -95,6 +95,7 @@ class Machine:
         )
         self._waiting = False
         self.records = RecordSet()
+        self.records.meet(settings.me)
         self.addresses: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         """Our own control and bulk addresses, as peers are told."""
         self._uplinks = Uplinks(self._state, enabled=settings.uplink, up=settings.uplink_up)
@@ -308,6 +309,7 @@ class Machine:
             event.peer, now, dialled=event.dialled, last_heard=now, last_ping=now, frame_credit_at=now
         )
         self._state.sessions[event.peer] = session
+        self.records.meet(event.peer)
         self._membership.opened(event.peer, now)
         control, bulk = self.addresses
         clock = max(0, int(self._unix(now))) if self._clock_right else 0

@@ -71,6 +71,8 @@ class Store(PublishedBlobs):
         self.repositories = Repositories(backing, contents, self._records)
         self.uploads = Uploads(backing, contents.uploads, limits, self._adopt, self.room)
         self._shares: Shares[tuple[str, str, str]] = Shares(TAGS_LIMIT, AUTHOR_LIMIT)
+        self.is_member: Callable[[str], bool] = lambda _author: True
+        """Whether an author of tags has shown a pass; all others count as one (protocol/gossip.py)."""
         for record in list(contents.tags.values()):
             gone = self._shares.put(record.key, record.version, record.owner)
             if gone is not None:
@@ -285,7 +287,8 @@ class Store(PublishedBlobs):
             if known is None or known.descriptor.digest != record.descriptor.digest:
                 self._contents.changes += 1
             self._contents.tags[record.key] = record
-            gone = self._shares.put(record.key, record.version, record.owner)
+            author = record.author if self.is_member(record.author) else ""
+            gone = self._shares.put(record.key, record.version, (author, record.owner[1]))
             if gone is not None:
                 self._contents.tags.pop(gone, None)
                 log.info("too many tags: an old one is forgotten", repository=gone[1], tag=gone[2])

@@ -6,6 +6,7 @@ import pytest
 from meshsat.errors import InvalidInputError
 from meshsat.oci.digest import Digest
 from meshsat.oci.reference import SITE
+from meshsat.protocol import gossip
 from meshsat.protocol.gossip import (
     AUTHOR_LIMIT,
     CLOCK_SKEW,
@@ -163,8 +164,34 @@ def test_a_record_is_found_by_its_leaf() -> None:
     assert records.item(b"\0" * 8) is None
 
 
+def acquainted(*names: str) -> RecordSet:
+    records = RecordSet(limit=40, share=10)
+    for name in names:
+        records.meet(peer(name))
+    return records
+
+
+def test_made_up_authors_count_as_one_and_displace_nothing_that_a_member_told() -> None:
+    records = acquainted("a")
+    honest = [record(author="a", reference=f"a{number}", at=UNIX + number) for number in range(10)]
+    for one in honest:
+        assert records.merge(one)
+    for number in range(200):
+        records.merge(record(author=f"nobody {number}", reference=f"x{number}", at=UNIX + 1000 + number))
+    assert set(honest) <= set(records)
+    assert len(records) == 20
+    assert records.has_met(peer("a"))
+    assert not records.has_met(peer("nobody 1"))
+
+
+def test_whoever_is_met_is_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gossip, "MET_LIMIT", 2)
+    records = acquainted("a", "b", "c")
+    assert [records.has_met(peer(name)) for name in "abc"] == [False, True, True]
+
+
 def test_one_author_floods_and_displaces_nobody_elses() -> None:
-    records, theirs = RecordSet(limit=40, share=10), []
+    records, theirs = acquainted("a", "b", "c"), []
     for number in range(10):
         for author, registry in (("a", "up.example"), ("a", SITE), ("b", "up.example")):
             theirs.append(
@@ -178,7 +205,7 @@ def test_one_author_floods_and_displaces_nobody_elses() -> None:
     assert sorted(one.reference for one in records if one.author == peer("c")) == [
         f"c{number}" for number in range(90, 100)
     ]
-    other = RecordSet(limit=40, share=10)
+    other = acquainted("a", "b", "c")
     for one in reversed(list(records)):
         other.merge(one)
     assert other.sums.sum("") == records.sums.sum("")

@@ -127,6 +127,21 @@ async def test_one_author_has_so_many_tags_kept_and_costs_nobody_elses(
         assert sorted(store.records(), key=lambda record: record.version) == kept
 
 
+async def test_authors_that_showed_no_pass_count_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshsat.store.store.AUTHOR_LIMIT", 3)
+    async with await Store.open(tmp_path) as store:
+        store.is_member = lambda author: author == "a"
+        honest = [told("a", number) for number in range(3)]
+        for record in honest:
+            await store.put_tag(record)
+        for number in range(20):
+            await store.put_tag(told(f"made up {number}", 100 + number))
+        assert sorted(store.records(), key=lambda record: record.version)[:3] == honest
+        assert len(store.records()) == 6
+
+
 async def test_all_tags_together_have_a_limit_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with await Store.open(tmp_path) as store:
         for number in range(10):
