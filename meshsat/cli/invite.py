@@ -16,6 +16,10 @@ def run(
     site: Annotated[
         str | None, typer.Option(help="The site that they will belong to (default: this node's).")
     ] = None,
+    role: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROLE", help="By which desired states name them; may be given again."),
+    ] = None,
     enroller: Annotated[
         bool, typer.Option("--enroller", help="They may enrol others as well; only where the root key is.")
     ] = False,
@@ -31,7 +35,7 @@ def run(
     from meshsat.cli.units import parse_duration_untrusted
     from meshsat.errors import ConfigError
     from meshsat.mesh.identity import load, make_token
-    from meshsat.trust.passes import ENROLLER, NODE
+    from meshsat.trust.passes import ENROLLER, NODE, parse_role_untrusted
     from meshsat.trust.tokens import Grant, short_name
 
     loaded = settings(config, data_dir=data_dir)
@@ -44,7 +48,8 @@ def run(
             raise ConfigError(
                 "only the machine with the fleet's root key can make enrollers; invite from there"
             )
-        roles = frozenset({NODE, ENROLLER}) if enroller else frozenset({NODE})
+        given = map(parse_role_untrusted, role or ())
+        roles = frozenset({NODE, *given, *((ENROLLER,) if enroller else ())})
         now = max(time.time(), identity.member.issued_at)
         until, where_from = now + parse_duration_untrusted(expires), _addresses(where)
         grant = Grant(

@@ -18,10 +18,11 @@ from meshsat.trust.passes import (
     ENROLLER_LIFETIME,
     EVERY_SITE,
     PASS_LIFETIME,
-    ROLES,
+    ROLES_LIMIT,
     ROOT_LIFETIME,
     Issuer,
     Subject,
+    are_roles,
     key_hash,
     parse_fleet_name_untrusted,
     parse_node_name_untrusted,
@@ -66,8 +67,8 @@ def issue_pass(
 def _node_builder(issuer: Issuer, subject: Subject, now: float, lifetime: float) -> x509.CertificateBuilder:
     above = x509.load_der_x509_certificate(issuer.certificate)
     fleet = uri_of(above).removeprefix("spiffe://").split("/")[0]
-    if not subject.roles or not subject.roles <= ROLES:
-        raise InvalidInputError(f"roles are among {', '.join(sorted(ROLES))}")
+    if not are_roles(subject.roles):
+        raise InvalidInputError(f"roles are 1 to {ROLES_LIMIT} words of a-z, 0-9 and '-'")
     name = x509.Name(
         [
             *(x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, role) for role in sorted(subject.roles)),

@@ -16,7 +16,7 @@ What is not here: making them (`issuing`), revocation (`revocations`), who is le
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,7 +35,9 @@ from meshsat.trust.keys import NodeKey, PeerId, parse_peer_id_untrusted, peer_id
 
 NODE = "node"
 ENROLLER = "enroller"
-ROLES = frozenset({NODE, ENROLLER})
+ROLES_LIMIT = 8
+"""Of one pass."""
+ROLE_LENGTH = 32
 EVERY_SITE = "*"
 """The site of an enroller that may issue for all."""
 
@@ -53,6 +55,7 @@ CHAIN_LIMIT = 3
 
 _FLEET_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 _FLEET_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?-[0-9a-f]{20}")
+_ROLE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 _SITE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _NODE_URI = re.compile(r"spiffe://([^/]+)/site/([^/]+)/node/([^/]+)")
 
@@ -176,6 +179,21 @@ def parse_site_untrusted(text: str) -> str:
     if not _SITE.fullmatch(text):
         raise InvalidInputError(
             "a site's name is 1 to 63 letters, digits, '.', '_', '-', with none of these at the ends"
+        )
+    return text
+
+
+def are_roles(roles: Collection[str]) -> bool:
+    """One to `ROLES_LIMIT` words of a-z, 0-9 and "-". `node` and `enroller` mean something here; others say
+    which nodes of a site hold what is desired (fleet/document.py)."""
+    return 0 < len(roles) <= ROLES_LIMIT and all(_ROLE.fullmatch(role) for role in roles)
+
+
+def parse_role_untrusted(text: str) -> str:
+    """A role that an operator gives. Raises `InvalidInputError`."""
+    if not _ROLE.fullmatch(text) or text in (NODE, ENROLLER):
+        raise InvalidInputError(
+            f"{text[:40]!r} is no role: 1 to 32 characters a-z, 0-9, '-', and neither {NODE} nor {ENROLLER}"
         )
     return text
 
@@ -373,7 +391,7 @@ def _subject_untrusted(certificate: x509.Certificate, fleet: str) -> Subject:
         raise PassError(PassFault.MALFORMED, "its SAN names another key")
     roles = _attributes(certificate, NameOID.ORGANIZATIONAL_UNIT_NAME)
     names = _attributes(certificate, NameOID.COMMON_NAME)
-    if len(names) != 1 or not roles or not ROLES.issuperset(roles):
+    if len(names) != 1 or not are_roles(roles):
         raise PassError(PassFault.MALFORMED, "its subject is not a name and roles")
     peer = parse_peer_id_untrusted(match[3])
     site = match[2] if match[2] == EVERY_SITE else parse_site_untrusted(match[2])

@@ -23,10 +23,12 @@ from meshsat.trust.envelope import open_untrusted, seal
 from meshsat.trust.keys import PeerId
 from meshsat.trust.passes import (
     CERTIFICATE_LIMIT,
-    ROLES,
+    ROLE_LENGTH,
+    ROLES_LIMIT,
     Issuer,
     PassError,
     PassFault,
+    are_roles,
     parse_root_untrusted,
     parse_site_untrusted,
     verify_enroller_untrusted,
@@ -195,9 +197,8 @@ def _fields_untrusted(fields: object) -> tuple[bytes, bytes, Grant]:
         or not 1 <= uses <= USES_LIMIT
         or not 0 <= expires < 1 << 40
         or not 0 <= made < 1 << 40
-        or not _texts(roles, len(ROLES), max(map(len, ROLES)))
-        or not roles
-        or not ROLES.issuperset(roles)
+        or not _texts(roles, ROLES_LIMIT, ROLE_LENGTH)
+        or not are_roles(roles)
         or not _texts(addresses, ADDRESSES_LIMIT, ADDRESS_LENGTH)
     ):
         raise _damaged()

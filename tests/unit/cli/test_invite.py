@@ -41,6 +41,15 @@ def test_flags_say_for_how_many_how_long_and_where(meshsat: Meshsat, data_dir: P
     assert grant.expires - time.time() <= 3600
 
 
+def test_roles_by_which_states_name_them(meshsat: Meshsat, data_dir: Path) -> None:
+    token = token_of(meshsat("invite", "--role", "cache", "--role", "till", "--data-dir", data_dir))
+    assert token.grant.roles == {NODE, "cache", "till"}
+    for wrong in ("enroller", "node", "Cache", "a b", ""):
+        ended = meshsat("invite", "--role", wrong, "--data-dir", data_dir)
+        assert (ended.code, ended.out) == (2, "")
+        assert "is no role" in ended.err
+
+
 def test_a_running_node_puts_its_address_in(meshsat: Meshsat, node: FakeNode) -> None:
     meshsat("init", "trains", "--data-dir", node.data_dir)
     assert token_of(meshsat("invite", "--data-dir", node.data_dir)).grant.addresses == ("10.0.0.7:4701",)

@@ -11,10 +11,12 @@ from meshsat.trust.passes import (
     DAY,
     ENROLLER,
     EVERY_SITE,
+    ROLES_LIMIT,
     Issuer,
     Subject,
     parse_root_untrusted,
     verify_enroller_untrusted,
+    verify_pass_untrusted,
 )
 from tests.fleet import Fleet
 
@@ -60,7 +62,16 @@ def test_names_and_roles_that_there_are_not() -> None:
         Subject(peer, "a b", "till"),
         Subject(peer, "hq", "a b"),
         Subject(peer, "hq", "till", frozenset()),
-        Subject(peer, "hq", "till", frozenset({"king"})),
+        Subject(peer, "hq", "till", frozenset({"King"})),
+        Subject(peer, "hq", "till", frozenset(map(str, range(ROLES_LIMIT + 1)))),
     ):
         with pytest.raises(InvalidInputError):
             issue_pass(fleet.enroller, bad, NOW)
+
+
+def test_roles_of_the_operators_own_are_in_the_pass() -> None:
+    fleet = Fleet(now=NOW)
+    subject = Subject(NodeKey.generate().peer_id, "hq", "till", frozenset({"node", "cache", "front-2"}))
+    chain = issue_pass(fleet.enroller, subject, NOW)
+    member = verify_pass_untrusted(chain, fleet.root.certificate, NOW)
+    assert member.roles == {"node", "cache", "front-2"}
