@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 NODES = 6
 LAYER = 3_000_000
-STORM = 20.0
+STORM = 15.0
 """Seconds in which the uplink flaps and nodes die."""
 QUIET = {"registry": {"tag_ttl": 2.0}}
 
