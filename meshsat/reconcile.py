@@ -242,8 +242,7 @@ class Reconciler:
         while self._hidden:
             await self._hide(self._hidden.pop())
         if self._tags.ended:
-            ended, self._tags.ended = self._tags.ended, []
-            await self._own.retire([f"{registry}/{repository}:{tag}" for registry, repository, tag in ended])
+            await self._retire()
         self._tell(flipped=bool(decision.flip))
         return any(
             not one.whole or self._tags.meaning(*one.key) != one.target
@@ -329,6 +328,8 @@ class Reconciler:
                 await self._fetcher.pulling.require_signed(reference, target)
             except DeniedError as refused:
                 self._desire.failed(one.key, str(refused), trio.current_time())
+            except (StorageError, NotFoundError) as lost:
+                log.warning("cannot look at an image", image=one.image.name, problem=str(lost))
             else:
                 return True
         return False
@@ -432,6 +433,14 @@ class Reconciler:
             await self._fetcher.completion.show(*one.key, target)
         except (NotFoundError, InvalidInputError, StorageError, DeniedError) as failed:
             log.debug("not in the layout's index", image=one.image.name, problem=str(failed))
+
+    async def _retire(self) -> None:
+        ended, self._tags.ended = self._tags.ended, []
+        try:
+            await self._own.retire([f"{registry}/{repository}:{tag}" for registry, repository, tag in ended])
+        except StorageError as failed:
+            self._tags.ended += ended
+            log.warning("what is desired no longer is not freed yet", problem=str(failed))
 
     async def _hide(self, key: Key) -> None:
         try:

@@ -1,8 +1,14 @@
 """The edges of reconcile.py; how whole sites behave is tests/mesh/test_reconcile.py."""
 
+from collections.abc import Collection
+
+import pytest
 import trio
 from trio.testing import MockClock as Clock
 
+from meshsat.errors import StorageError
+from meshsat.oci.digest import Digest
+from meshsat.oci.reference import Reference
 from tests.images import build_image
 from tests.mesh.desiring import desiring_site, pinned, state, until
 from tests.mesh.full_node import hold
@@ -43,3 +49,41 @@ async def test_flips_are_told(autojump_clock: Clock) -> None:
         node.follow(1, state(pinned(V1)))
         await until("v1 is whole", lambda: node.holds(V1))
         assert told == [("up.example/library/pos:stable", V1.root, None)]
+
+
+async def test_a_disk_that_fails_ends_nothing_and_is_tried_again(autojump_clock: Clock) -> None:
+    tried: list[list[str]] = []
+
+    async def retire(names: Collection[str]) -> None:
+        tried.append(list(names))
+        if len(tried) == 1:
+            raise StorageError("the disk does not go along")
+
+    async with desiring_site("up", own={"retire": retire}) as (node,):
+        hold(node.full.site.upstream, V1, "stable")
+        node.follow(1, state(pinned(V1, keep=0)))
+        await until("v1 is whole", lambda: node.holds(V1))
+        node.follow(2, state())
+        node.follow(3, state())
+        await until("it is freed", lambda: len(tried) == 2)
+        assert tried == [["up.example/library/pos:stable"]] * 2
+
+
+async def test_an_image_that_can_not_be_read_is_looked_at_again(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desiring_site("up") as (node,):
+        hold(node.full.site.upstream, V1, "stable")
+
+        async def broken(_wanted: Reference, _root: Digest) -> None:
+            raise StorageError("cannot be read")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(node.full.fetcher.pulling, "require_signed", broken)
+            node.follow(1, state(pinned(V1)))
+            await until("it came", lambda: node.holds(V1))
+            await trio.sleep(100)
+            assert node.reconciler.overview().images[0].nodes[0].stage != "whole"
+        await until(
+            "it is whole", lambda: node.reconciler.overview().images[0].nodes[0].stage == "whole", 600
+        )
