@@ -31,6 +31,7 @@ from meshsat.fleet.document import DesiredState
 from meshsat.fleet.meanings import Key
 from meshsat.fleet.overview import overview
 from meshsat.fleet.report import Report, Reports, Stage, seal_report
+from meshsat.fleet.telling import Telling
 from meshsat.mesh.service import Mesh
 from meshsat.oci.digest import Digest
 from meshsat.protocol import events
@@ -54,10 +55,6 @@ DRIFT = 60.0
 """Seconds between two looks at whether all that is desired is still there."""
 TELL = 0.05
 """Seconds for which a report waits for more to say."""
-TELL_AGAIN = 0.3
-"""Seconds between two reports, but for one that tells of a tag that changed."""
-TELL_PROGRESS = 5.0
-"""Seconds between two reports that tell of progress alone; on large sites more."""
 RESOLVE_PATIENCE = 30.0
 SIGNATURE_PATIENCE = 3.0
 """Seconds in which what is held is found signed; where that takes longer it is looked at again."""
@@ -125,7 +122,7 @@ class Reconciler:
         """Who was there lately who might have what we lack; None: an uplink."""
         self._news = trio.Event()
         self._drift_at = float("-inf")
-        self._told_at = float("-inf")
+        self._telling = Telling()
         self._due_at = float("inf")
         """When to look at what is to be done, at the latest."""
         self._resolve_at: dict[Key, float] = {}
@@ -467,30 +464,17 @@ class Reconciler:
             self._desire.faults(),
         )
         known = self.reports.get(me)
-        if known is not None and known.says(report) and known.at >= self.reports.before:
+        if known is not None and known.at < self.reports.before:
+            known = None  # others know a later one, from before our clock was set back
+        members = len(self._mesh.machine.roster)
+        due = self._telling.due(known, report, now, flipped=flipped, members=members)
+        if now < due:
+            self._due_at = min(self._due_at, due)
             return
-        if known is not None and not flipped:
-            due = self._told_at + (TELL_AGAIN if _moved(known, report) else self._pace)
-            if now < due:
-                self._due_at = min(self._due_at, due)
-                return
-        self._told_at = now
+        self._telling.told(now)
         sealed = seal_report(self._own.key, report)
         self.reports.put(replace(report, sealed=sealed))
         self._mesh.driver.feed(events.ItemJudged(int(Kind.REPORT), me, sealed, None, Judgement.NEWS))
-
-    @property
-    def _pace(self) -> float:
-        return TELL_PROGRESS * max(1.0, len(self._mesh.machine.roster) / 16)
-
-
-def _moved(before: Report, after: Report) -> bool:
-    """Whether more than figures changed."""
-    if (before.version, before.state, before.roles) != (after.version, after.state, after.roles):
-        return True
-    return [(m.stage, m.active, m.target) for m in before.marks] != [
-        (m.stage, m.active, m.target) for m in after.marks
-    ]
 
 
 def _sure(target: Digest | None) -> Digest:
