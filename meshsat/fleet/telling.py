@@ -1,5 +1,5 @@
-"""When a node tells the others of its site how far it is: at once that a tag changed, soon that an image is at
-another stage, now and then how many bytes came.
+"""When a node tells the others of its site how far it is: at once that a tag changed, soon that an image is
+at another stage, now and then how many bytes came.
 
 Pure. The pace is what keeps a site of hundreds from talking about nothing else.
 """
