@@ -83,7 +83,7 @@ class Following:
             ),
         )
         self.reconciler.on_flip = self._flipped
-        upkeep.desired = self.reconciler.desired
+        upkeep.desired = self._staying
         self.states = StateSources(
             config, around.identity, around.store, mesh, policy, around.unix, around.chance()
         )
@@ -102,6 +102,10 @@ class Following:
                 config, section, around.store, mesh, policy, around.uplink, around.vault, self._follow
             )
             self._satellite.source.overruled = lambda: self.states.states.in_force is not None
+
+    def _staying(self) -> set[Digest] | None:
+        found = self.reconciler.desired()
+        return None if found is None else found | self.states.bodies()
 
     def _follow_signed(self, revision: int, digest: Digest, state: DesiredState) -> None:
         accepted = self.states.states.in_force

@@ -45,7 +45,6 @@ from meshsat.trust.passes import parse_root_untrusted, root_peer
 log = structlog.get_logger(__name__)
 
 DIRECTORY = "fleet"
-PIN = "the desired state"
 BODY_PATIENCE = 60.0
 """Seconds for which a body is waited for without a peer that gives it."""
 RESOLVE_PATIENCE = 30.0
@@ -88,10 +87,6 @@ class MeshBodies:
     async def keep(self, digest: Digest, body: bytes) -> None:
         await self._store.put(body, digest)
         self._mesh.driver.stored(digest, len(body))
-        await self._store.pin(digest, PIN)
-        for other, reasons in self._store.pins().items():
-            if PIN in reasons and other != digest:
-                await self._store.unpin(other, PIN)
 
 
 class RegistrySource:
@@ -231,6 +226,11 @@ class StateSources:
         return replace(
             self.states.status(), sources={source.name: source.problem for source in self._sources}
         )
+
+    def bodies(self) -> set[Digest]:
+        """What is to stay in the store, so that peers get it here."""
+        in_force = self.states.in_force
+        return set() if in_force is None else {in_force.digest}
 
     @property
     def next_revision(self) -> int:

@@ -38,7 +38,6 @@ COVERED_ELSEWHERE: dict[str, str] = {
     "meshsat/registry/request.py": "tests/unit/registry/test_pushes.py",
     "meshsat/manifests.py": "tests/unit/test_fetch.py",
     "meshsat/overview.py": "tests/unit/test_node.py",
-    "meshsat/following.py": "tests/unit/test_node.py",
     "meshsat/fleet_sections.py": "tests/unit/test_config.py",
     "meshsat/completion.py": "tests/unit/test_fetch.py",
     "meshsat/cli/state_keys.py": "tests/unit/cli/test_state.py",

@@ -14,7 +14,7 @@ from meshsat.fleet.artifact import artifact_of
 from meshsat.fleet.state_file import StateFile, encode_state_file
 from meshsat.oci.digest import Digest
 from meshsat.pull_through import PullThrough
-from meshsat.state_sources import BODY_PATIENCE, PIN
+from meshsat.state_sources import BODY_PATIENCE
 from tests.mesh.full_node import full_site
 from tests.mesh.stating import POLL, TAG, Authors, Follower, following, publish
 
@@ -53,7 +53,7 @@ async def test_a_node_that_asks_no_registry_has_it_from_the_others(
         assert str(deaf.sources.status().source).startswith("gossip")
 
 
-async def test_the_body_is_pinned_and_the_one_before_no_more(
+async def test_the_body_in_force_is_to_stay_and_the_one_before_no_more(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     async with polling(tmp_path, "up-a") as (node,):
@@ -61,8 +61,8 @@ async def test_the_body_is_pinned_and_the_one_before_no_more(
         for version in (1, 2):
             publish(node.full.site.upstream, authors.file(version))
             await trio.sleep(2 * POLL)
-        pinned = [digest for digest, reasons in node.full.store.pins().items() if PIN in reasons]
-        assert pinned == [Digest.of(authors.file(2).body or b"")]
+        assert node.sources.bodies() == {Digest.of(authors.file(2).body or b"")}
+        assert not node.full.store.pins(), "it is no manifest"
 
 
 async def test_without_an_uplink_nobody_is_asked(tmp_path: Path, autojump_clock: MockClock) -> None:
