@@ -65,6 +65,12 @@ class Following:
         self._mesh = mesh
         self._audit = around.audit
         self._means = around.means
+        own = Self(key.peer_id, mesh.machine.name, member.site, member.roles, config.data_dir, around.unix)
+        self.planning = Planning(
+            own, around.store, mesh, around.fetcher.pulling, policy, around.uplink, around.metrics.lan_in
+        )
+        self.planning.roles_of = self._roles_of
+        self.planning.budget = upkeep.leaves
         self._tags = DesiredTags(config.data_dir, around.unix)
         self.reconciler = Reconciler(
             around.store,
@@ -80,6 +86,7 @@ class Following:
                 around.chance(),
                 upkeep.leaves,
                 retire=upkeep.retire,
+                free=self.planning.room,
             ),
         )
         self.reconciler.on_flip = self._flipped
@@ -89,12 +96,6 @@ class Following:
         )
         self.states.follow, self.states.audit = self._follow_signed, around.audit
         self._passed = around.passed
-        own = Self(key.peer_id, mesh.machine.name, member.site, member.roles, config.data_dir, around.unix)
-        self.planning = Planning(
-            own, around.store, mesh, around.fetcher.pulling, policy, around.uplink, around.metrics.lan_in
-        )
-        self.planning.roles_of = self._roles_of
-        self.planning.budget = upkeep.leaves
         self._satellite: SatelliteSource | None = None
         section = config.fleet.harbor_satellite
         if section is not None:

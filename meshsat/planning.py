@@ -87,7 +87,7 @@ class Planning:
         self.budget: Callable[[], int | None] = lambda: None
         """Bytes that the disk budget leaves once all that may go is gone; None: there is none."""
 
-    def _room(self) -> int | None:
+    def room(self) -> int | None:
         """Bytes that this node can take; None: nobody can tell."""
         left = self.budget()
         if left is not None:
@@ -178,7 +178,7 @@ class Planning:
 
     def _nodes(self, parts: set[Digest]) -> Sequence[Node]:
         own = Candidate(self._own.peer, frozenset(self._own.roles))
-        nodes = [Node(own, self._own.name, _among(self._store.blobs(), parts), self._room())]
+        nodes = [Node(own, self._own.name, _among(self._store.blobs(), parts), self.room())]
         for peer, session in sorted(self._mesh.machine.sessions.items()):
             candidate = Candidate(peer, frozenset(self.roles_of(peer)))
             nodes.append(Node(candidate, session.name or peer, _among(session.holds, parts)))

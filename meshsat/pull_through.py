@@ -51,6 +51,8 @@ class PullThrough:
 
         Raises `DeniedError`, which names the rule.
         """
+        if tag is None and (registry, repository) in self.desired:
+            return  # a desired tag is asked for by its digest
         for rule in self._rules:
             if tag is None and rule.pattern.has_tag and not rule.setting.allow:
                 continue  # it is for some tags, and this may be of another

@@ -58,6 +58,8 @@ TELL = 0.05
 RESOLVE_PATIENCE = 30.0
 SIGNATURE_PATIENCE = 3.0
 """Seconds in which what is held is found signed; where that takes longer it is looked at again."""
+LEAST_ROOM = 1 << 20
+"""Bytes without which nothing is fetched."""
 PROBLEMS_TOLD = 10
 RESOLVES = 4
 """Tags that are looked up at once."""
@@ -87,6 +89,8 @@ class Own:
     rng: random.Random
     room: Callable[[], int | None] = lambda: None
     """Bytes that the disk budget leaves; None: there is no budget."""
+    free: Callable[[], int | None] = lambda: None
+    """Bytes that this node can take at all; None: nobody can tell."""
     patience: float = PATIENCE
     retire: Callable[[Collection[str]], Awaitable[object]] = _keep
     """Takes names of images that nothing speaks for any more, `REGISTRY/REPOSITORY:TAG`."""
@@ -365,13 +369,18 @@ class Reconciler:
                     one.have, one.total = event.have_bytes, event.total_bytes
         except MeshsatError as failed:
             log.warning("a desired image cannot be fetched now", image=str(reference), problem=str(failed))
-            now, full = trio.current_time(), isinstance(failed, StorageFullError)
+            full = isinstance(failed, StorageFullError) or self._lacks_room(one)
             if one.target == target:
-                self._desire.failed(one.key, str(failed), now, full=full)
+                self._desire.failed(one.key, str(failed), trio.current_time(), full=full)
             return
         await self._look(one)
         if one.target == target and not one.whole:
             self._desire.failed(one.key, "not all of it came", trio.current_time())
+
+    def _lacks_room(self, one: Wanted) -> bool:
+        """What comes of a fetch that failed tells not whose disk was full."""
+        free = self._own.free()
+        return free is not None and max(LEAST_ROOM, one.total - one.have) > free
 
     # --- tags that are followed ---
 

@@ -17,6 +17,7 @@ from typing import Literal, Self
 
 from meshsat.config import SignatureRule
 from meshsat.errors import ConfigError, InvalidInputError
+from meshsat.fleet.artifact import LIMITS as STATE_LAYERS
 from meshsat.keyless import CertificateSigner
 from meshsat.oci.manifest import Manifest
 from meshsat.oci.media_types import OCI_ARTIFACT_MANIFEST
@@ -31,6 +32,7 @@ KEYS_LIMIT = 64
 _STRICTNESS: tuple[Action, ...] = ("accept", "warn", "block")
 _STATEMENT_TYPES = frozenset(
     {
+        *STATE_LAYERS,  # desired states: signed in their own way
         SIMPLE_SIGNING,
         BUNDLE,
         "application/vnd.dsse.envelope.v1+json",

@@ -139,3 +139,13 @@ def test_other_rules_take_the_place_of_all_or_of_none() -> None:
     commit()
     assert may(which, "docker.io", "library/busybox")
     assert which.tag_ttl("docker.io", "library/busybox", "1") == 7.0
+
+
+def test_what_is_desired_may_be_had_by_its_digest_whatever_the_rules_say() -> None:
+    policy = PullThrough(PullThroughSection(allow=False), 60.0)
+    policy.desired = frozenset({("up.example", "library/pos")})
+    assert policy.allows("up.example", "library/pos")
+    policy.may_pass("up.example", "library/pos", "any")
+    for name, tag in (("library/other", None), ("library/pos", "any")):
+        with pytest.raises(DeniedError):
+            policy.may_fetch("up.example", name, tag)

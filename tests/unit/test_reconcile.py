@@ -1,6 +1,7 @@
 """The edges of reconcile.py; how whole sites behave is tests/mesh/test_reconcile.py."""
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import pytest
 import trio
@@ -86,4 +87,29 @@ async def test_an_image_that_can_not_be_read_is_looked_at_again(
             assert node.reconciler.overview().images[0].nodes[0].stage != "whole"
         await until(
             "it is whole", lambda: node.reconciler.overview().images[0].nodes[0].stage == "whole", 600
+        )
+
+
+async def test_where_it_does_not_fit_another_node_takes_it(autojump_clock: Clock) -> None:
+    async with desiring_site("up", "b", "c") as nodes:
+        hold(nodes[0].full.site.upstream, V1, "stable")
+        for node in nodes:
+            node.follow(1, state(pinned(V1, copies=1)))
+        await until("one holds it", lambda: any(node.reconciler._desire.wanted for node in nodes))
+        await trio.sleep(5)
+        (holder,) = [node for node in nodes if next(iter(node.reconciler._desire.wanted.values())).mine]
+        (one,) = holder.reconciler._desire.wanted.values()
+        holder.reconciler._own = replace(holder.reconciler._own, free=lambda: 0)
+        one.whole = False
+        assert holder.reconciler._lacks_room(one)
+        holder.reconciler._desire.failed(one.key, "no room", trio.current_time(), full=True)
+        holder.reconciler._drift_at = float("inf")
+        holder.reconciler._wake()
+        others = [node for node in nodes if node is not holder]
+        await until(
+            "another has it",
+            lambda: any(
+                node.holds(V1) and next(iter(node.reconciler._desire.wanted.values())).mine for node in others
+            ),
+            30,
         )

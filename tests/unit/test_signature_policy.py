@@ -1,11 +1,14 @@
 """Which rule decides, and what needs no signature."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from meshsat.config import SignatureRule
 from meshsat.errors import ConfigError, InvalidInputError
+from meshsat.fleet.artifact import artifact_of
+from meshsat.fleet.state_file import StateFile
 from meshsat.oci.manifest import Manifest, parse_manifest_untrusted
 from meshsat.signature_policy import (
     KEYS_LIMIT,
@@ -169,3 +172,10 @@ def test_neither_name_nor_subject_makes_an_image_a_signature() -> None:
     unknown = parse_manifest_untrusted(b'{"mediaType":"application/vnd.example+json"}')
     assert not needs_no_signature(unknown, ())
     assert parsed(index).media_type == OCI_INDEX
+
+
+def test_a_desired_state_is_signed_in_its_own_way() -> None:
+    artifact = artifact_of(StateFile(head=b"{}", body=b"{}")).manifest
+    assert needs_no_signature(artifact, ("latest",))
+    runs = replace(artifact, blobs=(*artifact.blobs, replace(artifact.blobs[0], media_type="layer")))
+    assert not needs_no_signature(runs, ("latest",))
