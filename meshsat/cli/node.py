@@ -83,6 +83,7 @@ def run(
         log={"level": log_level, "json_lines": log_json},
     )
     loaded = load()
+    _load_without_finery()
     from meshsat.cli import logs
     from meshsat.cli.core_dumps import forbid_core_dumps
     from meshsat.cli.foreground import end_quietly_while_starting, run_foreground
@@ -97,3 +98,20 @@ def run(
     level = Live(("log.level",), lambda new: logs.prepare_level(new.log))
     reloader = Reloader(loaded, load, [level])
     raise typer.Exit(run_foreground(loaded, partial(run_node, reloader=reloader), is_member))
+
+
+def _load_without_finery() -> None:
+    """Load two libraries without what they draw with on terminals, and a node never does: rich, for
+    tracebacks, and the command line that httpx has. It is 4 MiB for as long as the node runs."""
+    import sys
+    from importlib import import_module
+
+    spared = [name for name in ("rich", "click") if name not in sys.modules]
+    for name in spared:
+        sys.modules[name] = None  # type: ignore[assignment]  # which makes its import fail
+    try:
+        for name in ("structlog", "httpx"):
+            import_module(name)
+    finally:
+        for name in spared:
+            del sys.modules[name]
