@@ -22,11 +22,13 @@ from meshsat.cli.client import SOCKET, NodeClient
 from meshsat.errors import ConfigError, MeshsatError
 from meshsat.mesh import identity
 from meshsat.trust.issuing import issue_pass
-from meshsat.trust.passes import PASS_LIFETIME, Subject
+from meshsat.trust.passes import NODE, PASS_LIFETIME, Subject
 from sim.network import Host
 
 FLEET = "box"
 SITE = "box"
+ROLES = frozenset({NODE, "shelf"})
+"""Of all nodes but the first, which has the uplink and is the enroller."""
 REGISTRY_PORT = 5000
 STOP_SECONDS = 5.0
 POLL_SECONDS = 0.05
@@ -205,7 +207,7 @@ def admit(node: Node, founder: identity.Identity, now: float, lifetime: float = 
     if founder.issuer is None:
         raise ConfigError(f"{founder.member.name} is no enroller")
     key = identity.node_key(node.data_dir)
-    chain = issue_pass(founder.issuer, Subject(key.peer_id, SITE, node.name), now, lifetime)
+    chain = issue_pass(founder.issuer, Subject(key.peer_id, SITE, node.name, ROLES), now, lifetime)
     identity.accept_pass(node.data_dir, founder.root, chain)
 
 

@@ -160,16 +160,15 @@ def test_of_two_copies_one_dies_and_is_made_again_from_the_lan(namespaces_work: 
         image = random_image(site.directory / "v1", LAYER, layers=2, seed=1)
         site.upstream.push(image, "test/app", "1")
         site.start()
-        publish(site, 1, pinned(site, image, copies=2))
-        until("two hold it", lambda: len(holding(site.nodes, image)) >= 2)
+        publish(site, 1, pinned(site, image, copies=2, roles=["shelf"]))
+        dark = site.nodes[1:]  # the first has the uplink, and holds what it fetched for the others
+        until("two hold it", lambda: len(holding(dark, image)) == 2)
         time.sleep(3)
-        dark = [node for node in site.nodes[1:] if holds(node, image)]
-        victim = dark[0]
+        victim = holding(dark, image)[0]
         before, asked = site.network.wan_bytes(), site.upstream.requests()
         victim.kill()
-        alive = [node for node in site.nodes if node is not victim]
-        needed = len(holding(alive, image)) + 1
-        took = until("the copy is back", lambda: len(holding(alive, image)) >= needed, 30)
+        alive = [node for node in dark if node is not victim]
+        took = until("the copy is back", lambda: len(holding(alive, image)) >= 2, 30)
         crossed = site.network.wan_bytes() - before
         log.info("the copy was back after %.1f s, %d bytes over the WAN", took, crossed)
         assert site.upstream.requests() == asked
