@@ -64,4 +64,6 @@ class FleetSection(Section):
     """A state file on this machine, looked at whenever it changes."""
     grace: Annotated[float, Field(ge=0, le=3650 * 86400)] = 30 * 86400.0
     """Seconds for which a new state that has expired is still taken. What is in force does not end so."""
+    patience: Annotated[float, Field(ge=0, le=86400)] = 300.0
+    """Seconds for which nodes that lag behind are waited for before a desired tag changes without them."""
     harbor_satellite: HarborSatelliteSection | None = None

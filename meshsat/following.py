@@ -87,6 +87,7 @@ class Following:
                 upkeep.leaves,
                 retire=upkeep.retire,
                 free=self.planning.room,
+                patience=config.fleet.patience,
             ),
         )
         self.reconciler.on_flip = self._flipped
