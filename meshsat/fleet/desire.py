@@ -116,6 +116,7 @@ class Desire:
         """From now on these are desired, the most important first."""
         self.version, self.state = version, state
         before, self.wanted = self.wanted, {}
+        self._placed = {}
         for image in images:
             parsed = image.parsed
             key = (parsed.registry, parsed.repository, parsed.tag or "")

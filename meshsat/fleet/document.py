@@ -14,9 +14,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     ValidationError,
@@ -24,11 +22,11 @@ from pydantic import (
     model_validator,
 )
 
-from meshsat.config import PullThroughSection
+from meshsat.config import PullThroughSection, WindowSection
 from meshsat.errors import InvalidInputError
 from meshsat.oci.pattern import Glob, Pattern
 from meshsat.oci.reference import SITE, Reference
-from meshsat.schedule import parse_window_untrusted, parse_zone_untrusted
+from meshsat.section import Section, Zone
 from meshsat.trust.cosign import VerificationKey
 
 DOCUMENT_LIMIT = 4 * 1024 * 1024
@@ -71,11 +69,7 @@ SitePattern = Annotated[str, Field(pattern=_SITE_PATTERN)]
 """A site's name, in which `*` stands for any characters."""
 
 
-class Words(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Scope(Words):
+class Scope(Section):
     """Which sites something is for. Nothing named: all of them."""
 
     sites: Annotated[tuple[SitePattern, ...], Field(max_length=SCOPE_LIMIT)] = ()
@@ -87,7 +81,7 @@ class Scope(Words):
         return _among(site, self.sites) or any(_among(site, groups[name].sites) for name in self.groups)
 
 
-class Group(Words):
+class Group(Section):
     """A name for some sites."""
 
     sites: Annotated[tuple[SitePattern, ...], Field(max_length=SCOPE_LIMIT)]
@@ -147,37 +141,13 @@ class DesiredImage(Scope):
         return f"{parsed.name}:{parsed.tag}"
 
 
-class Quota(Words):
+class Quota(Section):
     """Bytes over the WAN a calendar period; None: no cap."""
 
     hour: Annotated[int, Field(gt=0)] | None = None
     day: Annotated[int, Field(gt=0)] | None = None
     month: Annotated[int, Field(gt=0)] | None = None
-    timezone: str = "UTC"
-
-    @model_validator(mode="after")
-    def _zone_is_known(self) -> Self:
-        try:
-            parse_zone_untrusted(self.timezone)
-        except InvalidInputError as fault:
-            raise ValueError(str(fault)) from None
-        return self
-
-
-class Window(Words):
-    """When the uplink may be used: from each moment that `cron` names, for `duration` seconds."""
-
-    cron: Annotated[str, Field(max_length=128)]
-    duration: Annotated[float, Field(gt=0, le=31 * 86400)]
-    timezone: str = "UTC"
-
-    @model_validator(mode="after")
-    def _means_something(self) -> Self:
-        try:
-            parse_window_untrusted(self.cron, self.duration, self.timezone)
-        except InvalidInputError as fault:
-            raise ValueError(str(fault)) from None
-        return self
+    timezone: Zone = "UTC"
 
 
 class Limits(Scope):
@@ -186,12 +156,12 @@ class Limits(Scope):
     rate: Annotated[int, Field(gt=0)] | None = None
     """Bytes per second over the WAN."""
     quota: Quota | None = None
-    windows: Annotated[tuple[Window, ...], Field(max_length=64)] = ()
+    windows: Annotated[tuple[WindowSection, ...], Field(max_length=64)] = ()
     disk: Annotated[int, Field(gt=0)] | None = None
     """Bytes of the disk budget."""
 
 
-class SignatureRule(Words):
+class SignatureRule(Section):
     pattern: str
     """`REGISTRY/REPOSITORY[:TAG]`, with `*` and `**`. The first rule that matches decides."""
     action: Literal["block", "warn", "accept"] = "block"
@@ -222,8 +192,8 @@ class SignatureRule(Words):
         return self
 
 
-class DesiredState(Words):
-    groups: Annotated[dict[Name, Group], Field(max_length=SCOPE_LIMIT)] = {}
+class DesiredState(Section):
+    groups: dict[Name, Group] = Field(default_factory=dict, max_length=SCOPE_LIMIT)
     images: Annotated[tuple[DesiredImage, ...], Field(max_length=IMAGES_LIMIT)] = ()
     limits: Annotated[tuple[Limits, ...], Field(max_length=SCOPE_LIMIT)] = ()
     """The first that is for a site holds there."""

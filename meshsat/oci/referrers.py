@@ -17,6 +17,7 @@ from meshsat.oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest_untrus
 from meshsat.oci.media_types import OCI_INDEX
 
 _SUBJECT = re.compile(r"sha256-([0-9a-f]{64})")
+_DERIVED = re.compile(r"sha256-([0-9a-f]{64})(?:\..{1,56})?")
 _ABOUT = re.compile(r"sha256-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?")
 
 
@@ -34,6 +35,13 @@ def is_about_digest(tag: str) -> bool:
     """Whether the tag is of what refers to a manifest: this one, or cosign's for a signature, an attestation,
     an SBOM."""
     return _ABOUT.fullmatch(tag) is not None
+
+
+def subject_of_tag(tag: str | None) -> Digest | None:
+    """What a manifest is about, by its tag alone: that of referrers, or one of cosign's, whatever is behind
+    the digest. A digest of SHA-512 does not fit into a tag."""
+    match = _DERIVED.fullmatch(tag or "")
+    return None if match is None else Digest(SHA256, match[1])
 
 
 def fallback_index(referrers: Iterable[Manifest]) -> Manifest:

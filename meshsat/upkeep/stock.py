@@ -4,7 +4,6 @@ Law: no reason is overlooked. Where one can't be known now, nothing is let go (`
 state is not read yet, a manifest can't be read, or one was lost whose blobs would look forsaken.
 """
 
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 
@@ -13,6 +12,7 @@ import trio
 from meshsat.oci.digest import Digest
 from meshsat.oci.media_types import MANIFEST_TYPES
 from meshsat.oci.reference import SITE
+from meshsat.oci.referrers import subject_of_tag
 from meshsat.store.records import ImageRow, TagRecord
 from meshsat.store.store import Store
 from meshsat.upkeep.manifests import Graph, RefusedError
@@ -22,15 +22,6 @@ SETTLE = 15.0
 """Seconds for which even eviction leaves alone what was just claimed: somebody is about to use it."""
 LOST_PATIENCE = 24 * 3600.0
 """Seconds for which a manifest that was lost may come back, before what it refers to may go."""
-_ABOUT = re.compile(r"sha256-([0-9a-f]{64})(?:\..{1,56})?")
-"""A tag that says of what its manifest is a signature (cosign), or which referrers something has. A digest of
-SHA-512 does not fit into a tag."""
-
-
-def subject_of_tag(tag: str | None) -> Digest | None:
-    """What a manifest is about, by its tag alone."""
-    match = _ABOUT.fullmatch(tag or "")
-    return Digest("sha256", match[1]) if match is not None else None
 
 
 class Stocktaking:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshsat.fleet.document import Limits, Quota, Window
+from meshsat.config import WindowSection
+from meshsat.fleet.document import Limits, Quota
 from meshsat.fleet.placement import Candidate
 from meshsat.fleet.planner import OVERHEAD, Asked, Means, Node, Plan, limits_of, make_plan
 from meshsat.limits import Period, WanLimits, margin
@@ -218,7 +219,7 @@ def test_limits_of_a_state() -> None:
     told = Limits(
         rate=5,
         quota=Quota(day=7),
-        windows=(Window(cron="0 2 * * *", duration=3600, timezone="Europe/Berlin"),),
+        windows=(WindowSection(cron="0 2 * * *", duration=3600, timezone="Europe/Berlin"),),
     )
     assert limits_of(told) == WanLimits(
         5, WanQuota(day=7), (WanWindow("0 2 * * *", 3600.0, "Europe/Berlin"),)

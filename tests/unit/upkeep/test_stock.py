@@ -7,10 +7,11 @@ from trio.abc import Clock
 from meshsat.oci.digest import Digest
 from meshsat.oci.manifest import parse_manifest_untrusted
 from meshsat.oci.reference import SITE
+from meshsat.oci.referrers import subject_of_tag
 from meshsat.store.records import TagRecord
 from meshsat.upkeep.manifests import RefusedError
 from meshsat.upkeep.marking import mark
-from meshsat.upkeep.stock import LOST_PATIENCE, Stocktaking, subject_of_tag
+from meshsat.upkeep.stock import LOST_PATIENCE, Stocktaking
 from tests.images import Image, build_artifact, build_image, descriptor, random_bytes
 from tests.unit.upkeep.conftest import REGISTRY, Disk, unix
 
